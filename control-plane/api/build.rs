@@ -4,6 +4,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|name| format!("proto/selvage/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
-    prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .btree_map(["."])
+        // Names are keys of ordered maps on both sides, so that pushes are the same every time.
+        .type_attribute("selvage.v1.ResourceName", "#[derive(PartialOrd, Ord)]")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -5,7 +5,22 @@
 
 /// The messages of package `selvage.v1`, as prost generates them.
 pub mod v1 {
-    #![allow(missing_docs, reason = "generated; the proto files carry the documentation")]
+    #![allow(
+        missing_docs,
+        reason = "generated; the proto files carry the documentation"
+    )]
     #![allow(clippy::all, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/selvage.v1.rs"));
 }
+
+/// Names of resources: how they are made, and which are refused.
+pub mod name;
+
+/// What a reader must understand before it may use a resource.
+pub mod feature;
+
+/// The control plane's half of a stream: what to push, and what was answered.
+pub mod server;
+
+/// The proxy's half: what is subscribed, what is held, what is answered.
+pub mod client;
