@@ -1,1 +1,20 @@
-//! tests
+//! The harness of the promises: it mints identities, starts the real binaries
+//! as processes, and plays the applications, the callers and the attackers
+//! around them. It stands outside the mesh and knows none of its crates: what
+//! it relies on is what any user may rely on (files, ports, events, headers).
+//!
+//! Everything here panics with a sentence when the world is not as promised,
+//! because that is what a test wants.
+
+pub mod app; // the applications beside the sidecars
+pub mod body; // of requests and responses
+pub mod client; // the callers
+pub mod envoy; // a foreign proxy, as peer
+pub mod grpc; // calls of all four kinds, both sides
+pub mod mesh; // two sidecars and mutual TLS between them
+pub mod metrics; // what a proxy says it did
+pub mod pki; // identities, good and malformed
+pub mod process; // a binary under test
+pub mod sidecar; // its configuration
+pub mod wait; // no wait without a bound
+pub mod wire; // bytes on a socket
