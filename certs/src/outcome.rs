@@ -72,8 +72,8 @@ impl RefusedPeer {
     }
 }
 
-/// How a failed handshake ended. An alert says less than our own verifier: `certificate_unknown` is
-/// what both this mesh and Envoy send for a name that was not expected.
+/// How a failed handshake ended. An alert says less than our own verifier does: our
+/// `certificate_unknown` stands mostly for a name that was not expected, so it is counted as that.
 pub fn handshake_outcome(error: &Error) -> HandshakeOutcome {
     match error {
         Error::NoCertificatesPresented => HandshakeOutcome::NoCertificate,

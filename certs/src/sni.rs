@@ -183,7 +183,7 @@ mod tests {
             );
         }
         assert_eq!(sni_for("a", "b", 0, &domain()), Err(InvalidSni::Port));
-        let long = TrustDomain::parse(&["a".repeat(60), "b".repeat(60)].join(".")).expect("valid");
+        let long = TrustDomain::parse(&["a".repeat(63), "b".repeat(63)].join(".")).expect("valid");
         let label = "c".repeat(63);
         assert_eq!(sni_for(&label, &label, 80, &long), Err(InvalidSni::Name));
     }
