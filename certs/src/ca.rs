@@ -16,18 +16,14 @@ use zeroize::Zeroizing;
 
 use crate::id::{SpiffeId, TrustDomain};
 use crate::key::{InvalidKey, KeyPair, PublicKey};
+use crate::life::Life;
 use crate::svid::Svid;
-use crate::{bundle, hex, leaf, pem, time};
-
-/// How far `notBefore` is set back, for clocks that run behind.
-pub const BACK_DATED: Duration = Duration::from_secs(60);
-/// Longest life that may be asked for.
-pub const LONGEST_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
+use crate::{bundle, hex, leaf, pem};
 
 /// Why the CA issues nothing, or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaError {
-    /// A life of nothing, or longer than [`LONGEST_TTL`].
+    /// A life of nothing, or longer than [`crate::LONGEST_TTL`].
     #[error("the life asked for must be between one second and 3650 days")]
     Ttl,
     /// `now` is outside what a certificate can name, or before the issuer's own life.
@@ -88,8 +84,7 @@ struct Authority {
     certificate: CertificateDer<'static>,
     key: KeyPair,
     trust_domain: TrustDomain,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    life: Life,
 }
 
 impl RootCa {
@@ -121,7 +116,7 @@ impl RootCa {
     ) -> Result<IntermediateCa, CaError> {
         let root = &self.0;
         let key = KeyPair::generate()?;
-        let life = Life::starting(now, ttl, Some(root))?;
+        let life = Life::starting(now, ttl, Some(root.life))?;
         let mut params = authority_params(&root.trust_domain, &key, "intermediate", life);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let certificate = root.sign(params, &key)?;
@@ -151,7 +146,7 @@ impl RootCa {
 
     /// Last second of the root's life.
     pub fn not_after(&self) -> SystemTime {
-        self.0.not_after
+        self.0.life.not_after
     }
 
     /// Certificate and private key as PEM, wiped when dropped.
@@ -208,7 +203,7 @@ impl IntermediateCa {
 
     /// Last second of the intermediate's life.
     pub fn not_after(&self) -> SystemTime {
-        self.0.not_after
+        self.0.life.not_after
     }
 
     /// Certificate and private key as PEM, wiped when dropped.
@@ -240,7 +235,7 @@ impl IntermediateCa {
         if id.path().is_empty() {
             return Err(CaError::NoPath);
         }
-        let life = Life::starting(now, ttl, Some(&self.0))?;
+        let life = Life::starting(now, ttl, Some(self.0.life))?;
         let mut params = params(id, life);
         params
             .distinguished_name
@@ -268,16 +263,11 @@ impl Authority {
         trust_domain: TrustDomain,
         life: Life,
     ) -> Self {
-        let Life {
-            not_before,
-            not_after,
-        } = life;
         Self {
             certificate,
             key,
             trust_domain,
-            not_before,
-            not_after,
+            life,
         }
     }
 
@@ -342,45 +332,8 @@ impl fmt::Debug for Authority {
                 "fingerprint",
                 &hex::encode(&bundle::fingerprint(&self.certificate)),
             )
-            .field("not_after", &self.not_after)
+            .field("not_after", &self.life.not_after)
             .finish_non_exhaustive()
-    }
-}
-
-/// From when to when a certificate is valid, in whole seconds.
-#[derive(Clone, Copy)]
-struct Life {
-    not_before: SystemTime,
-    not_after: SystemTime,
-}
-
-impl Life {
-    /// From a minute ago for `ttl` from now, cut to the life of the issuer on both ends.
-    fn starting(
-        now: SystemTime,
-        ttl: Duration,
-        issuer: Option<&Authority>,
-    ) -> Result<Self, CaError> {
-        if ttl < Duration::from_secs(1) || ttl > LONGEST_TTL {
-            return Err(CaError::Ttl);
-        }
-        let moment = |time: Option<SystemTime>| time.and_then(time::whole_seconds);
-        let mut not_before = moment(now.checked_sub(BACK_DATED)).ok_or(CaError::Clock)?;
-        let mut not_after = moment(now.checked_add(ttl)).ok_or(CaError::Clock)?;
-        if let Some(issuer) = issuer {
-            if now < issuer.not_before {
-                return Err(CaError::Clock);
-            }
-            if now >= issuer.not_after {
-                return Err(CaError::IssuerExpired);
-            }
-            not_before = not_before.max(issuer.not_before);
-            not_after = not_after.min(issuer.not_after);
-        }
-        Ok(Self {
-            not_before,
-            not_after,
-        })
     }
 }
 

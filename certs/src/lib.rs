@@ -15,6 +15,9 @@ mod csr;
 // giving one
 mod ca;
 
+// how long it lasts
+mod life;
+
 // what a certificate says
 mod leaf;
 
@@ -51,12 +54,13 @@ mod pem;
 mod time;
 
 pub use bundle::{InvalidTrustBundle, ROOTS, TrustBundle, fingerprint};
-pub use ca::{BACK_DATED, CaError, IntermediateCa, IssuedSvid, LONGEST_TTL, RootCa};
+pub use ca::{CaError, IntermediateCa, IssuedSvid, RootCa};
 pub use chain::{INTERMEDIATES, PeerIdentity, RefusedPeer, peer_identity, recheck};
 pub use csr::{CSR_BYTES, Csr, InvalidCsr};
 pub use id::{InvalidSpiffeId, SPIFFE_ID_BYTES, SpiffeId, TRUST_DOMAIN_BYTES, TrustDomain};
 pub use key::{InvalidKey, KeyPair, PublicKey};
 pub use leaf::{CERTIFICATE_BYTES, InvalidSvid};
+pub use life::{BACK_DATED, LONGEST_TTL};
 pub use outcome::{HandshakeOutcome, handshake_outcome};
 pub use pem::certificates_to_pem;
 pub use renewal::{RefusedRenewal, verify_renewal};
