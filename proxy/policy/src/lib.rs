@@ -1,1 +1,38 @@
-//! proxy/policy
+//! Every decision of the data path, apart from any IO.
+//!
+//! The proxy performs what is decided here. Modules stand in the order a
+//! connection, then its request, then each try of it meets them.
+//!
+//! What holds by absence: policy never sleeps, never spawns, never reads a
+//! clock (`now` is an argument), never draws from a global random source
+//! (`rng` is an argument), never opens a socket or a file, and never parses
+//! configuration. It knows no async runtime and no wire format. On the path of
+//! a request that succeeds at its first try it takes no lock and allocates
+//! nothing, but for the two short names of [`authority::parse`].
+
+// Everything a proxy knows of the mesh at one revision; immutable.
+pub mod snapshot;
+
+// What is spoken, from the first bytes of a connection.
+pub mod sniff;
+
+// Which service an authority names, and on which port.
+pub mod authority;
+
+// The one canonical form of a path.
+pub mod path;
+
+// Which header fields end at this hop, and which an application may not set.
+pub mod headers;
+
+// When the caller stops waiting.
+pub mod deadline;
+
+// Who may call what.
+pub mod authorize;
+
+// The names of what went wrong, as callers, logs and metrics see them.
+pub mod flag;
+
+#[cfg(test)]
+mod testing;

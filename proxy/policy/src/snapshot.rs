@@ -81,7 +81,10 @@ impl ServiceName {
     /// Builds the name of a service from its two parts.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -165,7 +168,7 @@ pub struct EndpointKey {
 }
 
 /// How callers treat a service; defaults are filled in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrafficPolicy {
     /// Time limits.
     pub timeouts: Timeouts,
@@ -260,7 +263,11 @@ pub struct BudgetPolicy {
 
 impl Default for BudgetPolicy {
     fn default() -> Self {
-        Self { percent: 20, interval: Duration::from_secs(10), min_per_second: 1 }
+        Self {
+            percent: 20,
+            interval: Duration::from_secs(10),
+            min_per_second: 1,
+        }
     }
 }
 
@@ -297,7 +304,10 @@ impl Default for BreakerPolicy {
                 window: Duration::from_secs(10),
                 minimum_requests: 20,
             }),
-            backoff: BackoffPolicy { base: Duration::from_secs(1), max: Duration::from_secs(60) },
+            backoff: BackoffPolicy {
+                base: Duration::from_secs(1),
+                max: Duration::from_secs(60),
+            },
             max_open_percent: 50,
         }
     }
@@ -316,7 +326,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: 1024, max_requests: 1024, max_pending: 1024 }
+        Self {
+            max_connections: 1024,
+            max_requests: 1024,
+            max_pending: 1024,
+        }
     }
 }
 
@@ -326,17 +340,4 @@ pub enum Balancer {
     /// Power of two choices over peak EWMA.
     #[default]
     PeakEwma,
-}
-
-impl Default for TrafficPolicy {
-    fn default() -> Self {
-        Self {
-            timeouts: Timeouts::default(),
-            retry: None,
-            budget: BudgetPolicy::default(),
-            breaker: BreakerPolicy::default(),
-            limits: Limits::default(),
-            balancer: Balancer::default(),
-        }
-    }
 }
