@@ -31,8 +31,30 @@ pub mod deadline;
 // Who may call what.
 pub mod authorize;
 
+// The live state of one service: limits and retry budget.
+pub mod service;
+
+// How many endpoints of one port are out of rotation.
+pub mod crowd;
+
+// The live state of one endpoint, and the guard of a try in flight.
+pub mod endpoint;
+
+// What an endpoint costs: peak EWMA of its latency, and penalties.
+pub mod ewma;
+
+// When an endpoint is taken out of rotation, and how it comes back.
+pub mod breaker;
+
+// What an outcome says of the endpoint.
+pub mod classify;
+
+// How many retries a service can bear.
+pub mod budget;
+
 // The names of what went wrong, as callers, logs and metrics see them.
 pub mod flag;
 
+mod ring;
 #[cfg(test)]
 mod testing;

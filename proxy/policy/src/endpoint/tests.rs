@@ -1,0 +1,241 @@
+//! What workers see of an endpoint, and what its guards promise.
+
+use super::*;
+use crate::testing::{key, millis, seconds, seeded, start};
+
+fn endpoint(epoch: Instant) -> (Arc<EndpointState>, Arc<Crowd>) {
+    let crowd = Arc::new(Crowd::default());
+    crowd.set_offered(4);
+    (
+        Arc::new(EndpointState::new(key(1), Arc::clone(&crowd), epoch)),
+        crowd,
+    )
+}
+
+fn report(class: Class) -> Report {
+    Report {
+        class,
+        could_not_connect: false,
+        retry_after: None,
+    }
+}
+
+fn call(state: &Arc<EndpointState>, class: Class, now: Instant) -> Option<Transition> {
+    let mut in_flight = state.admit(now).expect("closed");
+    in_flight.observe(
+        &report(class),
+        &BreakerPolicy::default(),
+        now,
+        &mut seeded(),
+    )
+}
+
+fn break_it(state: &Arc<EndpointState>, now: Instant) -> Transition {
+    for _ in 0..4 {
+        assert_eq!(call(state, Class::HardFailure, now), None);
+    }
+    call(state, Class::HardFailure, now).expect("the fifth opens")
+}
+
+#[test]
+fn pending_counts_guards() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let first = state.admit(start).expect("closed");
+    let second = state.admit(start).expect("closed");
+    assert_eq!(state.pending(), 2);
+    drop(first);
+    drop(second);
+    assert_eq!(state.pending(), 0);
+}
+
+#[test]
+fn the_verdict_follows_the_machine() {
+    let start = start();
+    let (state, crowd) = endpoint(start);
+    assert_eq!(state.state(start), BreakerState::Closed);
+    let open_for = break_it(&state, start).open_for.expect("open");
+    assert_eq!((state.state(start), crowd.open()), (BreakerState::Open, 1));
+    assert!(state.admit(start).is_none());
+    assert!(state.admit_probe(start).is_none());
+
+    let later = start + open_for + millis(2);
+    assert_eq!(state.state(later), BreakerState::HalfOpen);
+    assert!(matches!(state.standing(later), Standing::Vacant { .. }));
+    let (mut probe, transition) = state.admit_probe(later).expect("a vacant slot");
+    assert_eq!(transition.map(|t| t.to), Some(BreakerState::HalfOpen));
+    assert_eq!(probe.probe_deadline(), Some(later + PROBE_DECIDES_WITHIN));
+    assert_eq!(state.standing(later), Standing::Out);
+    assert_eq!(
+        (state.state(later), crowd.open()),
+        (BreakerState::HalfOpen, 1)
+    );
+
+    let closed = probe.observe(
+        &report(Class::Success),
+        &BreakerPolicy::default(),
+        later,
+        &mut seeded(),
+    );
+    assert_eq!(closed.map(|t| t.to), Some(BreakerState::Closed));
+    assert_eq!(
+        (state.state(later), crowd.open()),
+        (BreakerState::Closed, 0)
+    );
+    assert_eq!(probe.probe_deadline(), None);
+}
+
+#[test]
+fn never_tried_before_its_time() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let open_for = break_it(&state, start).open_for.expect("open");
+    let just_before = start
+        + open_for
+            .checked_sub(Duration::from_nanos(1))
+            .expect("some time");
+    assert_eq!(state.standing(just_before), Standing::Out);
+    assert!(state.admit_probe(just_before).is_none());
+}
+
+#[test]
+fn a_dropped_probe_frees_its_slot() {
+    let start = start();
+    let (state, crowd) = endpoint(start);
+    break_it(&state, start);
+    let later = start + seconds(2);
+    let probe = state.admit_probe(later).expect("a vacant slot").0;
+    assert!(state.admit_probe(later).is_none());
+    drop(probe);
+    assert!(matches!(state.standing(later), Standing::Vacant { .. }));
+    assert!(state.admit_probe(later).is_some());
+    assert_eq!(crowd.open(), 1);
+}
+
+#[test]
+fn a_cancelled_probe_frees_its_slot() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    break_it(&state, start);
+    let later = start + seconds(2);
+    let mut probe = state.admit_probe(later).expect("a vacant slot").0;
+    let report = Report::of(&Outcome::Cancelled, None);
+    assert_eq!(
+        probe.observe(&report, &BreakerPolicy::default(), later, &mut seeded()),
+        None
+    );
+    let next = state.admit_probe(later).expect("vacant again").0;
+    drop(probe);
+    assert_eq!(
+        state.standing(later),
+        Standing::Out,
+        "the first holder frees nothing twice"
+    );
+    drop(next);
+}
+
+#[test]
+fn failures_make_it_costly_and_closing_forgives() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let before = state.cost(1.0, start);
+    call(&state, Class::Failure, start);
+    assert!(state.cost(1.0, start) > before + 0.9);
+    let (other, _) = endpoint(start);
+    call(&other, Class::Throttled, start);
+    assert!(other.cost(1.0, start) > before + 0.9, "a throttle too");
+    assert_eq!(other.state(start), BreakerState::Closed);
+
+    let (state, _) = endpoint(start);
+    break_it(&state, start);
+    let later = start + seconds(1);
+    let mut probe = state.admit_probe(later).expect("a vacant slot").0;
+    probe.first_byte(later + millis(1));
+    probe.observe(
+        &report(Class::Success),
+        &BreakerPolicy::default(),
+        later + millis(1),
+        &mut seeded(),
+    );
+    drop(probe);
+    assert!((state.cost(1.0, later + millis(1)) - before).abs() < 1e-6);
+}
+
+#[test]
+fn answers_to_what_was_sent_before_opening_change_nothing() {
+    let start = start();
+    let (state, crowd) = endpoint(start);
+    let mut old = state.admit(start).expect("closed");
+    break_it(&state, start);
+    let cost = state.cost(1.0, start + seconds(2));
+    let none = old.observe(
+        &report(Class::HardFailure),
+        &BreakerPolicy::default(),
+        start + seconds(2),
+        &mut seeded(),
+    );
+    assert_eq!(none, None);
+    assert!((state.cost(1.0, start + seconds(2)) - cost).abs() < 1e-9);
+    assert_eq!(crowd.open(), 1);
+}
+
+#[test]
+fn only_the_first_observation_counts() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let mut in_flight = state.admit(start).expect("closed");
+    for _ in 0..10 {
+        let none = in_flight.observe(
+            &report(Class::HardFailure),
+            &BreakerPolicy::default(),
+            start,
+            &mut seeded(),
+        );
+        assert_eq!(none, None);
+    }
+    assert_eq!(state.state(start), BreakerState::Closed);
+}
+
+#[test]
+fn a_heavier_endpoint_bears_more() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let guards: Vec<_> = (0..8).filter_map(|_| state.admit(start)).collect();
+    assert!(state.cost(2.0, start) < state.cost(1.0, start));
+    assert_eq!(guards.len(), 8);
+}
+
+#[test]
+fn what_leaves_is_no_longer_counted_out() {
+    let start = start();
+    let (state, crowd) = endpoint(start);
+    break_it(&state, start);
+    assert_eq!(crowd.open(), 1);
+    drop(state);
+    assert_eq!(crowd.open(), 0);
+}
+
+#[test]
+fn a_healed_partition_is_seen_by_connecting() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let refused = Report::of(&Outcome::Transport(TransportFailure::Connect), None);
+    let policy = BreakerPolicy {
+        backoff: crate::snapshot::BackoffPolicy {
+            base: seconds(60),
+            max: seconds(60),
+        },
+        ..BreakerPolicy::default()
+    };
+    for _ in 0..5 {
+        let mut in_flight = state.admit(start).expect("closed");
+        in_flight.observe(&refused, &policy, start, &mut seeded());
+    }
+    assert!(!state.wants_connect_probe(start));
+    let later = start + seconds(1);
+    assert!(state.wants_connect_probe(later));
+    assert!(!state.wants_connect_probe(later), "one worker connects");
+    let transition = state.connect_probe_succeeded(later).expect("half-open");
+    assert_eq!(transition.to, BreakerState::HalfOpen);
+    assert!(matches!(state.standing(later), Standing::Vacant { .. }));
+}

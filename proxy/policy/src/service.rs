@@ -1,0 +1,191 @@
+//! The live state of one service: what is in use of its limits, and its retry
+//! budget.
+//!
+//! Met by a request once its service is known, before an endpoint is picked.
+//! Shared by the workers; kept across Snapshots. Limits are asked, never
+//! waited for: over a limit the answer is `overflow` at once. What is held is
+//! held to the end of the response body, by a guard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use crate::budget::Budget;
+use crate::snapshot::{BudgetPolicy, Limits, ServiceName};
+
+/// What is known of one service beside the Snapshot.
+#[derive(Debug)]
+pub struct ServiceState {
+    name: ServiceName,
+    budget: Budget,
+    requests: AtomicU32,
+    pending: AtomicU32,
+    connections: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Counter {
+    Requests,
+    Pending,
+    Connections,
+}
+
+/// One count of a service, given back when dropped.
+#[derive(Debug)]
+struct Held {
+    service: Arc<ServiceState>,
+    counter: Counter,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.service
+            .counter(self.counter)
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request in flight; held until its response body ends.
+#[derive(Debug)]
+#[must_use = "the limit is given back when this is dropped"]
+pub struct RequestPermit(#[expect(dead_code, reason = "held for its drop")] Held);
+
+/// A request that waits for a connection.
+#[derive(Debug)]
+#[must_use = "the limit is given back when this is dropped"]
+pub struct PendingPermit(#[expect(dead_code, reason = "held for its drop")] Held);
+
+/// An upstream connection: HTTP, upgraded or opaque.
+#[derive(Debug)]
+#[must_use = "the limit is given back when this is dropped"]
+pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] Held);
+
+impl ServiceState {
+    /// A service nothing is in use of.
+    #[must_use]
+    pub fn new(name: ServiceName, budget: BudgetPolicy, now: Instant) -> Self {
+        Self {
+            name,
+            budget: Budget::new(budget, now),
+            requests: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+        }
+    }
+
+    /// Whose state this is.
+    #[must_use]
+    pub const fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// Its retry budget.
+    #[must_use]
+    pub const fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Admits a request, unless `max_requests` are in flight. `None` is an `overflow`.
+    pub fn admit_request(self: &Arc<Self>, limits: &Limits) -> Option<RequestPermit> {
+        self.hold(Counter::Requests, limits.max_requests)
+            .map(RequestPermit)
+    }
+
+    /// Lets a request wait for a connection, unless `max_pending` do. `None` is an `overflow`.
+    pub fn admit_pending(self: &Arc<Self>, limits: &Limits) -> Option<PendingPermit> {
+        self.hold(Counter::Pending, limits.max_pending)
+            .map(PendingPermit)
+    }
+
+    /// Lets a connection be made, unless there are `max_connections`. `None` is an `overflow`.
+    pub fn admit_connection(self: &Arc<Self>, limits: &Limits) -> Option<ConnectionPermit> {
+        self.hold(Counter::Connections, limits.max_connections)
+            .map(ConnectionPermit)
+    }
+
+    /// Requests in flight, requests that wait, connections.
+    #[must_use]
+    pub fn in_use(&self) -> (u32, u32, u32) {
+        let read = |counter| self.counter(counter).load(Ordering::Relaxed);
+        (
+            read(Counter::Requests),
+            read(Counter::Pending),
+            read(Counter::Connections),
+        )
+    }
+
+    fn hold(self: &Arc<Self>, counter: Counter, limit: u32) -> Option<Held> {
+        let one_more = |used: u32| (used < limit).then(|| used + 1);
+        self.counter(counter)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Held {
+            service: Arc::clone(self),
+            counter,
+        })
+    }
+
+    const fn counter(&self, counter: Counter) -> &AtomicU32 {
+        match counter {
+            Counter::Requests => &self.requests,
+            Counter::Pending => &self.pending,
+            Counter::Connections => &self.connections,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn service() -> Arc<ServiceState> {
+        let name = ServiceName::new("shop", "ratings");
+        Arc::new(ServiceState::new(name, BudgetPolicy::default(), start()))
+    }
+
+    #[test]
+    fn each_limit_bounds_its_own() {
+        let service = service();
+        let limits = Limits {
+            max_connections: 1,
+            max_requests: 2,
+            max_pending: 0,
+        };
+        let requests: Vec<_> = (0..5)
+            .filter_map(|_| service.admit_request(&limits))
+            .collect();
+        let connections: Vec<_> = (0..5)
+            .filter_map(|_| service.admit_connection(&limits))
+            .collect();
+        assert_eq!((requests.len(), connections.len()), (2, 1));
+        assert!(service.admit_pending(&limits).is_none());
+        assert_eq!(service.in_use(), (2, 0, 1));
+        drop(requests);
+        assert_eq!(service.in_use(), (0, 0, 1));
+        drop(connections);
+        assert!(service.admit_connection(&limits).is_some());
+    }
+
+    #[test]
+    fn a_lower_limit_admits_none_until_enough_is_given_back() {
+        let service = service();
+        let wide = Limits {
+            max_requests: 3,
+            ..Limits::default()
+        };
+        let narrow = Limits {
+            max_requests: 1,
+            ..Limits::default()
+        };
+        let mut held: Vec<_> = (0..3)
+            .filter_map(|_| service.admit_request(&wide))
+            .collect();
+        for left in [2, 1] {
+            held.truncate(left);
+            assert!(service.admit_request(&narrow).is_none());
+        }
+        held.clear();
+        assert!(service.admit_request(&narrow).is_some());
+    }
+}
