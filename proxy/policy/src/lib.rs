@@ -31,11 +31,17 @@ pub mod deadline;
 // Who may call what.
 pub mod authorize;
 
+// The live state of every known service, kept across Snapshots.
+pub mod table;
+
 // The live state of one service: limits and retry budget.
 pub mod service;
 
 // How many endpoints of one port are out of rotation.
 pub mod crowd;
+
+// Which endpoint takes the next try.
+pub mod balance;
 
 // The live state of one endpoint, and the guard of a try in flight.
 pub mod endpoint;
@@ -48,6 +54,9 @@ pub mod breaker;
 
 // What an outcome says of the endpoint.
 pub mod classify;
+
+// Whether a try is repeated.
+pub mod retry;
 
 // How many retries a service can bear.
 pub mod budget;

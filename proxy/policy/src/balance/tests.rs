@@ -1,0 +1,234 @@
+//! Where tries go: what is never picked, and how the rest is shared.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::breaker::BreakerState;
+use crate::classify::Class;
+use crate::crowd::Crowd;
+use crate::endpoint::Report;
+use crate::snapshot::BreakerPolicy;
+use crate::testing::{endpoint, key, millis, seconds, seeded, start};
+
+struct Bench {
+    endpoints: Vec<Arc<Endpoint>>,
+    states: Vec<Arc<EndpointState>>,
+    now: Instant,
+    rng: fastrand::Rng,
+}
+
+impl Bench {
+    /// One endpoint for each `(weight, healthy)`.
+    fn new(kinds: &[(u32, bool)]) -> Self {
+        let now = start();
+        let crowd = Arc::new(Crowd::default());
+        crowd.set_offered(kinds.len());
+        let with = |(n, (weight, healthy)): (u16, &(u32, bool))| {
+            let state = Arc::new(EndpointState::new(key(n), Arc::clone(&crowd), now));
+            (endpoint(n, *weight, *healthy), state)
+        };
+        let (endpoints, states) = (0..).zip(kinds).map(with).unzip();
+        Self {
+            endpoints,
+            states,
+            now,
+            rng: seeded(),
+        }
+    }
+
+    fn pick(&mut self, tried: &[usize], retryable: bool) -> Result<Picked, NoHealthyEndpoint> {
+        pick(
+            &self.endpoints,
+            &self.states,
+            tried,
+            retryable,
+            self.now,
+            &mut self.rng,
+        )
+    }
+
+    fn index(&mut self, tried: &[usize], retryable: bool) -> Option<usize> {
+        self.pick(tried, retryable).ok().map(|picked| picked.index)
+    }
+
+    fn break_endpoint(&mut self, index: usize) {
+        let report = Report {
+            class: Class::HardFailure,
+            could_not_connect: false,
+            retry_after: None,
+        };
+        for _ in 0..5 {
+            let mut in_flight = self.states[index].admit(self.now).expect("closed");
+            in_flight.observe(&report, &BreakerPolicy::default(), self.now, &mut self.rng);
+        }
+    }
+
+    /// How `tries` tries are shared, each answered before the next.
+    fn shares(&mut self, tries: usize) -> Vec<usize> {
+        let mut shares = vec![0; self.endpoints.len()];
+        for _ in 0..tries {
+            shares[self.index(&[], true).expect("an endpoint")] += 1;
+        }
+        shares
+    }
+}
+
+#[test]
+fn nothing_to_pick_fails_fast() {
+    for kinds in [
+        &[][..],
+        &[(1, false)],
+        &[(0, true)],
+        &[(0, true), (1, false)],
+    ] {
+        assert_eq!(Bench::new(kinds).index(&[], true), None, "{kinds:?}");
+    }
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    bench.break_endpoint(0);
+    bench.break_endpoint(1);
+    assert!(bench.pick(&[], true).is_err());
+}
+
+#[test]
+fn idle_endpoints_share_by_weight() {
+    let shares = Bench::new(&[(1, true); 4]).shares(4000);
+    assert!(
+        shares.iter().all(|share| (850..1150).contains(share)),
+        "{shares:?}"
+    );
+    let shares = Bench::new(&[(9, true), (1, true)]).shares(4000);
+    assert!((300..500).contains(&shares[1]), "{shares:?}");
+}
+
+#[test]
+fn busy_endpoints_share_by_weight() {
+    let mut bench = Bench::new(&[(3, true), (1, true)]);
+    let guards: Vec<_> = (0..400)
+        .filter_map(|_| bench.pick(&[], true).ok())
+        .collect();
+    let light = guards.iter().filter(|picked| picked.index == 1).count();
+    assert!((90..=110).contains(&light), "{light} of 400");
+}
+
+#[test]
+fn load_stays_level() {
+    let mut bench = Bench::new(&[(1, true); 5]);
+    let guards: Vec<_> = (0..500)
+        .filter_map(|_| bench.pick(&[], true).ok())
+        .collect();
+    assert_eq!(guards.len(), 500);
+    let pending: Vec<_> = bench.states.iter().map(|state| state.pending()).collect();
+    assert!(
+        pending.iter().all(|n| (97..=103).contains(n)),
+        "{pending:?}"
+    );
+}
+
+#[test]
+fn the_slow_one_gets_less() {
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    let mut slow = bench.states[0].admit(bench.now).expect("closed");
+    bench.now += seconds(2);
+    slow.first_byte(bench.now);
+    drop(slow);
+    assert_eq!(bench.shares(100), [0, 100]);
+}
+
+#[test]
+fn one_failure_steers_away_and_is_forgotten() {
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    let mut failed = bench.states[0].admit(bench.now).expect("closed");
+    let report = Report {
+        class: Class::Failure,
+        could_not_connect: false,
+        retry_after: None,
+    };
+    failed.observe(
+        &report,
+        &BreakerPolicy::default(),
+        bench.now,
+        &mut bench.rng,
+    );
+    drop(failed);
+    assert_eq!(bench.shares(100), [0, 100]);
+    let mut other = bench.states[1].admit(bench.now).expect("closed");
+    bench.now += millis(60);
+    other.first_byte(bench.now);
+    drop(other);
+    bench.now += seconds(10);
+    assert!(bench.shares(100)[0] > 0);
+}
+
+#[test]
+fn tried_endpoints_come_last() {
+    let mut bench = Bench::new(&[(1, true), (1, true), (1, true)]);
+    for _ in 0..50 {
+        assert_eq!(bench.index(&[0, 2], true), Some(1));
+        assert!(bench.index(&[0, 1, 2], true).is_some());
+    }
+    bench.break_endpoint(1);
+    for _ in 0..50 {
+        assert_eq!(bench.index(&[0, 1], true), Some(2));
+        assert!(bench.index(&[0, 2], true).is_some_and(|index| index != 1));
+    }
+}
+
+#[test]
+fn a_vacant_probe_comes_first_for_what_can_be_retried() {
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    bench.break_endpoint(0);
+    for _ in 0..20 {
+        assert_eq!(bench.index(&[], true), Some(1), "open");
+    }
+    bench.now += millis(1001);
+    let probe = bench.pick(&[], true).expect("a probe");
+    assert_eq!((probe.index, probe.in_flight.is_probe()), (0, true));
+    assert_eq!(probe.transition.map(|t| t.to), Some(BreakerState::HalfOpen));
+    for _ in 0..20 {
+        assert_eq!(bench.index(&[], true), Some(1), "the slot is taken");
+    }
+    drop(probe);
+    let again = bench.pick(&[], true).expect("a probe");
+    assert!(again.in_flight.is_probe() && again.transition.is_none());
+}
+
+#[test]
+fn what_cannot_be_retried_probes_only_out_of_need() {
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    bench.break_endpoint(0);
+    bench.now += millis(1001);
+    assert_eq!(bench.index(&[], false), Some(1));
+    bench.now += PROBE_PATIENCE;
+    assert_eq!(bench.index(&[], false), Some(0), "nobody else came");
+
+    let mut bench = Bench::new(&[(1, true)]);
+    bench.break_endpoint(0);
+    bench.now += millis(1001);
+    assert_eq!(bench.index(&[], false), Some(0), "nothing else is there");
+}
+
+proptest! {
+    #[test]
+    fn never_picks_what_is_out(
+        kinds in proptest::collection::vec((0u32..4, any::<bool>(), any::<bool>()), 0..8),
+        tried in proptest::collection::vec(0usize..8, 0..4),
+        retryable: bool,
+        seed: u64,
+    ) {
+        let offered: Vec<_> = kinds.iter().map(|(weight, healthy, _)| (*weight, *healthy)).collect();
+        let mut bench = Bench::new(&offered);
+        bench.rng = fastrand::Rng::with_seed(seed);
+        for (index, (_, _, broken)) in kinds.iter().enumerate() {
+            if *broken {
+                bench.break_endpoint(index);
+            }
+        }
+        let good = |index: usize| kinds[index].0 > 0 && kinds[index].1 && !kinds[index].2;
+        let fresh = (0..kinds.len()).any(|index| good(index) && !tried.contains(&index));
+        match bench.index(&tried, retryable) {
+            Some(index) => prop_assert!(good(index) && (!fresh || !tried.contains(&index))),
+            None => prop_assert!(!(0..kinds.len()).any(good)),
+        }
+        prop_assert!(bench.states.iter().all(|state| state.pending() == 0));
+    }
+}

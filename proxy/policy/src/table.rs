@@ -1,0 +1,243 @@
+//! The live state of every known service, kept across Snapshots.
+//!
+//! Asked when a Snapshot is swapped in, never on the path of a request: it
+//! joins the new Snapshot to the state that is there, so that a request finds
+//! both side by side. Those that stay keep their load, breaker, budget and
+//! limits; those that left are dropped once nothing in flight holds them. It
+//! knows no configuration and no connections. It holds as many entries as the
+//! last Snapshot has services and endpoints.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::crowd::Crowd;
+use crate::endpoint::EndpointState;
+use crate::service::ServiceState;
+use crate::snapshot::{EndpointKey, Service, ServiceName, ServicePort, Snapshot};
+
+/// Every live state, keyed beside the Snapshot.
+#[derive(Debug)]
+pub struct LiveServices {
+    epoch: Instant,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    services: HashMap<ServiceName, Arc<ServiceState>>,
+    crowds: HashMap<(ServiceName, u16), Arc<Crowd>>,
+    endpoints: HashMap<EndpointKey, Arc<EndpointState>>,
+}
+
+/// The services of one Snapshot, each joined to its live state. As immutable as the Snapshot.
+#[derive(Debug, Default)]
+pub struct LiveView {
+    services: HashMap<ServiceName, Arc<LiveService>>,
+}
+
+/// A service with its live state.
+#[derive(Debug)]
+pub struct LiveService {
+    /// As in the Snapshot.
+    pub service: Arc<Service>,
+    /// Limits and budget.
+    pub state: Arc<ServiceState>,
+    /// In the order of `service.ports`.
+    pub ports: Vec<LivePort>,
+}
+
+/// A port with the live state of its endpoints.
+#[derive(Debug)]
+pub struct LivePort {
+    /// As in the Snapshot.
+    pub port: Arc<ServicePort>,
+    /// In the order of `port.endpoints`.
+    pub states: Vec<Arc<EndpointState>>,
+}
+
+impl LiveService {
+    /// A port by its number.
+    #[must_use]
+    pub fn port(&self, number: u16) -> Option<&LivePort> {
+        self.ports.iter().find(|live| live.port.port == number)
+    }
+}
+
+impl LiveView {
+    /// A service by its name.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<LiveService>> {
+        self.services.get(name)
+    }
+
+    /// Every service, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<LiveService>> {
+        self.services.values()
+    }
+}
+
+impl LiveServices {
+    /// Nothing known yet. `epoch` is no later than any `now` that follows.
+    #[must_use]
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            kept: Mutex::new(Kept::default()),
+        }
+    }
+
+    /// Joins a Snapshot to the live state, making what is new and forgetting
+    /// what left. Called once per swap, before the Snapshot is seen.
+    #[must_use]
+    pub fn join(&self, snapshot: &Snapshot, now: Instant) -> LiveView {
+        let mut kept = self.kept.lock();
+        let mut next = Kept::default();
+        let mut view = LiveView::default();
+        for service in snapshot.services.values() {
+            let live = self.join_service(service, &kept, &mut next, now);
+            view.services.insert(service.name.clone(), Arc::new(live));
+        }
+        *kept = next;
+        view
+    }
+
+    fn join_service(
+        &self,
+        service: &Arc<Service>,
+        kept: &Kept,
+        next: &mut Kept,
+        now: Instant,
+    ) -> LiveService {
+        let budget = service.policy.budget;
+        let state = kept
+            .services
+            .get(&service.name)
+            .cloned()
+            .unwrap_or_else(|| Arc::new(ServiceState::new(service.name.clone(), budget, now)));
+        state.budget().set_policy(budget);
+        next.services
+            .insert(service.name.clone(), Arc::clone(&state));
+        let ports = service
+            .ports
+            .iter()
+            .map(|port| self.join_port(port, kept, next))
+            .collect();
+        LiveService {
+            service: Arc::clone(service),
+            state,
+            ports,
+        }
+    }
+
+    fn join_port(&self, port: &Arc<ServicePort>, kept: &Kept, next: &mut Kept) -> LivePort {
+        let of_port = (port.service.clone(), port.port);
+        let crowd = kept.crowds.get(&of_port).cloned().unwrap_or_default();
+        let offered = port
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.healthy && endpoint.weight > 0);
+        crowd.set_offered(offered.count());
+        let state_of = |key: &EndpointKey| {
+            kept.endpoints.get(key).cloned().unwrap_or_else(|| {
+                Arc::new(EndpointState::new(
+                    key.clone(),
+                    Arc::clone(&crowd),
+                    self.epoch,
+                ))
+            })
+        };
+        let states: Vec<_> = port
+            .endpoints
+            .iter()
+            .map(|endpoint| state_of(&endpoint.key))
+            .collect();
+        next.endpoints.extend(
+            states
+                .iter()
+                .map(|state| (state.key().clone(), Arc::clone(state))),
+        );
+        next.crowds.insert(of_port, crowd);
+        LivePort {
+            port: Arc::clone(port),
+            states,
+        }
+    }
+
+    /// Endpoints whose connects the proxy should probe now, each claimed by the
+    /// asking: see [`EndpointState::wants_connect_probe`].
+    #[must_use]
+    pub fn connect_probes(&self, now: Instant) -> Vec<Arc<EndpointState>> {
+        let kept = self.kept.lock();
+        kept.endpoints
+            .values()
+            .filter(|state| state.wants_connect_probe(now))
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::pick;
+    use crate::testing::{endpoint, seeded, service, service_port, snapshot, start};
+
+    fn with(endpoints: &[u16]) -> Snapshot {
+        let endpoints = endpoints.iter().map(|n| endpoint(*n, 1, true)).collect();
+        snapshot(vec![service(vec![service_port(80, endpoints)])])
+    }
+
+    #[test]
+    fn those_that_stay_keep_their_state() {
+        let start = start();
+        let live = LiveServices::new(start);
+        let name = ServiceName::new("shop", "ratings");
+        let before = live.join(&with(&[1, 2]), start);
+        let after = live.join(&with(&[2, 3]), start);
+        let (before, after) = (
+            before.service(&name).expect("known"),
+            after.service(&name).expect("known"),
+        );
+        assert!(Arc::ptr_eq(&before.state, &after.state));
+        assert!(Arc::ptr_eq(
+            &before.ports[0].states[1],
+            &after.ports[0].states[0]
+        ));
+        assert!(!Arc::ptr_eq(
+            &before.ports[0].states[0],
+            &after.ports[0].states[1]
+        ));
+        assert_eq!(after.port(80).map(|port| port.states.len()), Some(2));
+        assert!(after.port(81).is_none());
+    }
+
+    #[test]
+    fn those_that_left_are_dropped_once_nothing_holds_them() {
+        let start = start();
+        let live = LiveServices::new(start);
+        let view = live.join(&with(&[1]), start);
+        let port = view
+            .services()
+            .next()
+            .and_then(|service| service.port(80))
+            .expect("a port");
+        let state = Arc::downgrade(&port.states[0]);
+        let picked = pick(
+            &port.port.endpoints,
+            &port.states,
+            &[],
+            true,
+            start,
+            &mut seeded(),
+        );
+        drop(view);
+        let view = live.join(&snapshot(Vec::new()), start);
+        assert!(view.services().next().is_none());
+        assert!(state.upgrade().is_some(), "a try in flight holds it");
+        drop(picked);
+        assert!(state.upgrade().is_none());
+    }
+}
