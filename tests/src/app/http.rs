@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -75,6 +76,23 @@ impl App {
         R: Future<Output = Response<Body>> + Send + 'static,
     {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), handler).await
+    }
+
+    /// An application that answers with the request's own body and trailers as they come.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn echo() -> Self {
+        Self::start(|request| async {
+            let declared = request.headers().get("trailer").cloned();
+            let mut response =
+                Response::new(request.into_body().map_err(Into::into).boxed_unsync());
+            if let Some(declared) = declared {
+                response.headers_mut().insert("trailer", declared);
+            }
+            response
+        })
+        .await
     }
 
     /// Starts on a given port, such as the one that another has left.

@@ -4,5 +4,13 @@
     reason = "a test ends where the world is not as promised"
 )]
 
+mod authorize; // who may call what
+mod detect; // what a port speaks
+mod grpc; // all four kinds of call
 mod harness; // nothing in between
+mod http; // as if nothing were in between
+mod identity; // no identity, no service
+mod limits; // each with its flag and status
+mod malformed; // rejected at the door
 mod structure; // how the source is laid out
+mod tcp; // opaque bytes

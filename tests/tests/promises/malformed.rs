@@ -1,0 +1,477 @@
+//! Malformed requests are rejected at the door: an error, the connection
+//! closed, and not one byte at the origin. The rows come from the advisories of
+//! other proxies.
+
+use std::sync::{Arc, Mutex};
+
+use selvage_tests::app::{App, RawApp};
+use selvage_tests::client;
+use selvage_tests::mesh::{Mesh, plaintext_caller};
+use selvage_tests::sidecar::ORDERS;
+use selvage_tests::wait;
+use selvage_tests::wire::Wire;
+
+/// An origin that keeps every byte it is sent, and answers whatever it is.
+async fn recording() -> (RawApp, Arc<Mutex<Vec<u8>>>) {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&received);
+    let app = RawApp::start(move |mut wire, _| {
+        let kept = Arc::clone(&kept);
+        async move {
+            while let Ok(bytes) = wire.some().await {
+                if bytes.is_empty() {
+                    break;
+                }
+                kept.lock().unwrap().extend(&bytes);
+                if bytes.ends_with(b"\r\n\r\n") {
+                    let _ = wire
+                        .try_send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                        .await;
+                }
+            }
+        }
+    })
+    .await;
+    (app, received)
+}
+
+/// What follows a smuggling request: it must never be understood as one.
+const HIDDEN: &str = "GET /HIDDEN HTTP/1.1\r\nhost: orders.shop\r\n\r\n";
+
+fn rows() -> Vec<(&'static str, String)> {
+    let post = |headers: &str, body: &str| {
+        format!("POST / HTTP/1.1\r\nhost: orders.shop\r\n{headers}\r\n{body}{HIDDEN}")
+    };
+    let get = |headers: &str| format!("GET / HTTP/1.1\r\nhost: orders.shop\r\n{headers}\r\n");
+    vec![
+        (
+            "length and coding",
+            post(
+                "content-length: 6\r\ntransfer-encoding: chunked\r\n",
+                "0\r\n\r\nX",
+            ),
+        ),
+        (
+            "coding and length",
+            post(
+                "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+                "5c\r\n",
+            ),
+        ),
+        (
+            "a coding nobody knows",
+            post("transfer-encoding: xchunked\r\n", "0\r\n\r\n"),
+        ),
+        (
+            "a coding with a tab and more",
+            post("transfer-encoding:\tchunked, identity\r\n", "0\r\n\r\n"),
+        ),
+        (
+            "a coding with a vertical tab",
+            post("transfer-encoding: \x0bchunked\r\n", "0\r\n\r\n"),
+        ),
+        (
+            "chunked that is not last",
+            post("transfer-encoding: chunked, gzip\r\n", "0\r\n\r\n"),
+        ),
+        (
+            "chunked twice",
+            post(
+                "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+                "0\r\n\r\n",
+            ),
+        ),
+        (
+            "two lengths",
+            post("content-length: 0\r\ncontent-length: 44\r\n", ""),
+        ),
+        ("a list of lengths", post("content-length: 0, 44\r\n", "")),
+        (
+            "a length with a plus",
+            post("content-length: +5\r\n", "12345"),
+        ),
+        (
+            "a length in hexadecimal",
+            post("content-length: 0x5\r\n", "12345"),
+        ),
+        (
+            "a length past 64 bits",
+            post("content-length: 18446744073709551621\r\n", "12345"),
+        ),
+        ("a negative length", post("content-length: -1\r\n", "")),
+        ("an empty length", post("content-length: \r\n", "")),
+        (
+            "a bare LF that ends a header",
+            "GET / HTTP/1.1\r\nhost: orders.shop\r\nx: a\nx-b: c\r\n\r\n".to_owned(),
+        ),
+        ("a bare CR in a header", get("x: a\rb\r\n")),
+        ("a NUL in a header", get("x: a\0b\r\n")),
+        ("a folded header", get("x: a\r\n b\r\n")),
+        ("a space before the colon", get("content-length : 5\r\n")),
+        ("a header with no name", get(": a\r\n")),
+        ("a name with a space", get("x y: a\r\n")),
+        ("no host", "GET / HTTP/1.1\r\n\r\n".to_owned()),
+        ("two hosts", get("host: other.shop\r\n")),
+        (
+            "a host with a path",
+            "GET / HTTP/1.1\r\nhost: orders.shop/x\r\n\r\n".to_owned(),
+        ),
+        (
+            "a host with userinfo",
+            "GET / HTTP/1.1\r\nhost: a@orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "an authority unlike its host",
+            "GET http://orders.shop/ HTTP/1.1\r\nhost: a@b/c\r\n\r\n".to_owned(),
+        ),
+        (
+            "a target with a space",
+            "GET /a b HTTP/1.1\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "a target without a slash",
+            "GET a HTTP/1.1\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "a target above the root",
+            "GET /../a HTTP/1.1\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "a target hidden above the root",
+            "GET /a/%2e%2e/%2E%2e/b HTTP/1.1\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "a method with brackets",
+            "G(T / HTTP/1.1\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "a version nobody speaks",
+            "GET / HTTP/9.9\r\nhost: orders.shop\r\n\r\n".to_owned(),
+        ),
+        (
+            "HTTP/1.0 in chunks",
+            format!(
+                "POST / HTTP/1.0\r\nhost: orders.shop\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}"
+            ),
+        ),
+        ("no HTTP at all", "\x01\x02\x03\x04\r\n\r\n".to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn malformed_heads_are_rejected_at_the_door() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let mut wrong = Vec::new();
+    for (name, bytes) in rows() {
+        let answer = Wire::exchange(mesh.outbound(), bytes.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if !text.starts_with("HTTP/1.1 400") && !text.starts_with("HTTP/1.0 400") {
+            wrong.push(format!(
+                "{name}: {:?}",
+                text.lines().next().unwrap_or("closed without an answer")
+            ));
+        }
+        if text.matches("HTTP/1.").count() > 1 {
+            wrong.push(format!("{name}: answered more than once"));
+        }
+    }
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(arrived, "", "not one byte at the origin");
+    assert_eq!(
+        client::get(mesh.outbound(), ORDERS, "/").await.status,
+        200,
+        "others are served"
+    );
+}
+
+#[tokio::test]
+async fn malformed_chunks_end_the_connection() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let rows = [
+        ("a size with an underscore", "0_2e\r\n"),
+        ("a size with 0x", "0x3\r\nabc\r\n0\r\n\r\n"),
+        ("a size past 64 bits", "fffffffffffffffff\r\nabc"),
+        ("an extension with a bare LF", "3;a\nb\r\nabc\r\n0\r\n\r\n"),
+        ("two CR", "3\r\r\nabc\r\n0\r\n\r\n"),
+        ("data longer than its size", "3\r\nabcdef\r\n0\r\n\r\n"),
+        ("a negative size", "-1\r\n"),
+        ("no size", "\r\n\r\n"),
+    ];
+    for (name, body) in rows {
+        let bytes = format!(
+            "POST /chunks HTTP/1.1\r\nhost: orders.shop\r\ntransfer-encoding: chunked\r\n\r\n{body}{HIDDEN}"
+        );
+        let answer = Wire::exchange(mesh.outbound(), bytes.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!text.contains("HTTP/1.1 200"), "{name}: {text}");
+    }
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    assert!(
+        !arrived.contains("HIDDEN"),
+        "a hidden request arrived: {arrived}"
+    );
+}
+
+#[tokio::test]
+async fn forbidden_trailers_are_dropped() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let mut wire = Wire::connect(mesh.outbound()).await;
+    wire.send(
+        "POST / HTTP/1.1\r\nhost: orders.shop\r\ntrailer: content-length, host, x-forwarded-client-cert\r\n\
+         transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\ncontent-length: 99\r\nhost: evil\r\n\
+         transfer-encoding: chunked\r\nx-forwarded-client-cert: By=evil\r\n\r\n",
+    )
+    .await;
+    wait::soon("an answer", wire.try_head()).await;
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    assert!(
+        !arrived.contains("evil") && !arrived.contains("99"),
+        "{arrived}"
+    );
+}
+
+#[tokio::test]
+async fn odd_expectations_hide_nothing() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    for expectation in [
+        "y 100-continue",
+        "100-Continue ",
+        "\t100-continue",
+        "100-continue\r\nexpect: other",
+    ] {
+        let bytes = format!(
+            "POST / HTTP/1.1\r\nhost: orders.shop\r\nexpect: {expectation}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{HIDDEN}",
+            HIDDEN.len()
+        );
+        let answer = Wire::exchange(mesh.outbound(), bytes.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let finals = text.matches("HTTP/1.1 ").count() - text.matches("HTTP/1.1 100").count();
+        assert_eq!(
+            finals, 1,
+            "{expectation:?}: one request, one answer: {text}"
+        );
+    }
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    let declared = arrived
+        .matches(&format!("content-length: {}", HIDDEN.len()))
+        .count();
+    assert!(
+        arrived.matches("HIDDEN").count() <= declared,
+        "only ever as a body: {arrived}"
+    );
+}
+
+/// One HTTP/2 request in hand-made frames.
+mod frames {
+    /// A header block, literal and without indexing.
+    pub(super) fn block(headers: &[(&str, &str)]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for (name, value) in headers {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend(text.as_bytes());
+            }
+        }
+        block
+    }
+
+    pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// Preface, SETTINGS, HEADERS, and DATA if there is a body.
+    pub(super) fn request(headers: &[(&str, &str)], body: Option<&[u8]>) -> Vec<u8> {
+        let end = if body.is_some() { 0 } else { 1 };
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        bytes.extend(frame(1, 4 | end, 1, &block(headers)));
+        if let Some(body) = body {
+            bytes.extend(frame(0, 1, 1, body));
+        }
+        bytes
+    }
+}
+
+/// How a proxy answered stream 1: the code of RST_STREAM or GOAWAY, or the status of its HEADERS.
+async fn refusal(wire: &mut Wire) -> String {
+    loop {
+        let head = wire.exactly(9).await;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = wire.exactly(length).await;
+        match head[3] {
+            1 if payload.first() == Some(&0x8c) => return "400".to_owned(),
+            1 => {
+                return format!(
+                    "a response that begins with {:?}",
+                    &payload[..payload.len().min(8)]
+                );
+            }
+            3 => return "RST_STREAM".to_owned(),
+            7 => return "GOAWAY".to_owned(),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn malformed_http2_requests_are_rejected() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let proper = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "orders.shop"),
+        (":path", "/"),
+    ];
+    let with =
+        |name: &'static str, value: &'static str| [proper.as_slice(), &[(name, value)]].concat();
+    let instead = |name: &str, value: &'static str| {
+        let row = |(known, old): &(&'static str, &'static str)| {
+            (*known, if *known == name { value } else { *old })
+        };
+        proper.iter().map(row).collect::<Vec<_>>()
+    };
+    let rows = [
+        ("CRLF in a value", with("x", "a\r\nhidden: b"), None),
+        ("NUL in a value", with("x", "a\0b"), None),
+        ("a colon in a name", with("x:y", "a"), None),
+        ("a space in a name", with("x y", "a"), None),
+        ("upper case in a name", with("X-Upper", "a"), None),
+        ("an empty name", with("", "a"), None),
+        (
+            "transfer-encoding",
+            with("transfer-encoding", "chunked"),
+            None,
+        ),
+        ("connection", with("connection", "close"), None),
+        ("te beyond trailers", with("te", "gzip"), None),
+        (
+            "a length unlike the data",
+            with("content-length", "2"),
+            Some(b"abc".as_slice()),
+        ),
+        ("a length without data", with("content-length", "2"), None),
+        ("a path with a space", instead(":path", "/a b"), None),
+        ("a path with a fragment", instead(":path", "/a#b"), None),
+        ("a path without a slash", instead(":path", "a"), None),
+        ("an absolute path", instead(":path", "http://evil/"), None),
+        ("an empty path", instead(":path", ""), None),
+        ("a path above the root", instead(":path", "/../a"), None),
+        (
+            "a host unlike the authority",
+            with("host", "other.shop"),
+            None,
+        ),
+        (
+            "an authority with userinfo",
+            instead(":authority", "a@orders.shop"),
+            None,
+        ),
+        (
+            "a method with CRLF",
+            instead(":method", "GET / HTTP/1.1\r\nhost: evil\r\n"),
+            None,
+        ),
+        ("a method with a space", instead(":method", "GET /x"), None),
+        ("a pseudo header nobody knows", with(":hidden", "a"), None),
+        (
+            "a pseudo header after others",
+            [&[("x", "a")], proper.as_slice()].concat(),
+            None,
+        ),
+        ("two methods", with(":method", "GET"), None),
+    ];
+    let mut wrong = Vec::new();
+    for (name, headers, body) in rows {
+        let mut wire = Wire::connect(mesh.outbound()).await;
+        wire.send(frames::request(&headers, body)).await;
+        let refusal = wait::soon(name, refusal(&mut wire)).await;
+        if !["400", "RST_STREAM", "GOAWAY"].contains(&refusal.as_str()) {
+            wrong.push(format!("{name}: {refusal}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // A length that does not match is known only after the head has gone on: then the body breaks off.
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    assert!(
+        !arrived.contains("hidden") && !arrived.contains("evil"),
+        "{arrived}"
+    );
+}
+
+#[tokio::test]
+async fn a_malformed_response_is_a_bad_gateway() {
+    let rows = [
+        (
+            "a bare CR",
+            "HTTP/1.1 200 OK\r\nx: a\rb\r\ncontent-length: 0\r\n\r\n",
+        ),
+        (
+            "a NUL",
+            "HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n",
+        ),
+        ("no HTTP", "hello\r\n\r\n"),
+        ("no status", "HTTP/1.1 OK\r\ncontent-length: 0\r\n\r\n"),
+        (
+            "two lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        ),
+        (
+            "a name with a space",
+            "HTTP/1.1 200 OK\r\nx y: a\r\ncontent-length: 0\r\n\r\n",
+        ),
+        (
+            "101 that nobody asked for",
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        ),
+    ];
+    let app = RawApp::start(move |mut wire, _| async move {
+        let Some(head) = wire.try_head().await else {
+            return;
+        };
+        let row: usize = head
+            .line
+            .split(['/', ' '])
+            .find_map(|part| part.parse().ok())
+            .unwrap_or(0);
+        wire.send(rows[row].1).await;
+        wire.rest().await.ok();
+    })
+    .await;
+    let (_pki, caller) = plaintext_caller("http", &[app.address], "").await;
+    for (number, (name, _)) in rows.iter().enumerate() {
+        let answer = client::post(caller.outbound(), ORDERS, &format!("/{number}"), "x").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.flag()),
+            (502, "bad-response"),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_path_counts_for_policy_and_application() {
+    let app = App::echo().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    for (sent, arrives) in [
+        ("/a/./b", "/a/b"),
+        ("/a/x/../b", "/a/b"),
+        ("/%61/b", "/a/b"),
+        ("/a/%2e/b", "/a/b"),
+        ("/a%20b?%61=/../", "/a%20b?%61=/../"),
+    ] {
+        assert_eq!(
+            client::get(mesh.outbound(), ORDERS, sent).await.status,
+            200,
+            "{sent}"
+        );
+        assert_eq!(app.last().uri.to_string(), arrives, "{sent}");
+    }
+}
