@@ -3,6 +3,9 @@
 //! type says of unknown keys), and phrases refusals for people. Refuses to
 //! know YAML and the types.
 
+mod key;
+mod refusal;
+
 use std::cell::RefCell;
 use std::fmt;
 
@@ -13,9 +16,10 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
-use crate::nearest::nearest;
+use crate::diagnostic::{Diagnostics, Source};
 use crate::yaml::{Entry, Kind, Node, Value};
+use key::Key;
+use refusal::{Refusal, advise};
 
 /// Decodes a node, or says all that is wrong with it as far as that can be told.
 pub(crate) fn decode<T: DeserializeOwned>(source: &Source, node: &Node) -> Result<T, Diagnostics> {
@@ -61,143 +65,6 @@ impl fmt::Display for Path<'_> {
             Self::Key(parent, key) => write!(f, "{parent}.{key}"),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
-    }
-}
-
-/// Why a node was not taken.
-#[derive(Debug)]
-struct Refusal {
-    message: String,
-    help: Option<String>,
-    /// The key of the mapping at hand that is meant.
-    key: Option<String>,
-    place: Option<(String, Span)>,
-}
-
-impl Refusal {
-    fn new(message: String, help: Option<String>) -> Self {
-        Self {
-            message,
-            help,
-            key: None,
-            place: None,
-        }
-    }
-
-    fn unknown_key(name: &str, known: &[&str]) -> Self {
-        let help = advise(name, known, "known here");
-        let key = Some(name.to_owned());
-        Self {
-            key,
-            ..Self::new(format!("unknown key `{name}`"), help)
-        }
-    }
-
-    /// The innermost place wins.
-    fn at(mut self, node: &Node, path: &Path<'_>) -> Self {
-        if self.place.is_none() {
-            let entry = self.key.take().and_then(|key| node.entry(&key));
-            self.place = Some(match entry {
-                Some(entry) => (Path::Key(path, &entry.key).to_string(), entry.span),
-                None => (path.to_string(), node.span),
-            });
-        }
-        self
-    }
-
-    fn into_diagnostic(self, source: &Source, root: &Node) -> Diagnostic {
-        let (path, span) = self.place.unwrap_or_else(|| (String::new(), root.span));
-        Diagnostic::error(&source.place(span), path, self.message).with_help(self.help)
-    }
-}
-
-/// "did you mean" the nearest, else the list of what there is.
-fn advise(name: &str, known: &[&str], caption: &str) -> Option<String> {
-    match nearest(name, known.iter().copied()) {
-        Some(near) => Some(format!("did you mean `{near}`?")),
-        None if known.is_empty() => None,
-        None => {
-            let list: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            Some(format!("{caption}: {}", list.join(", ")))
-        }
-    }
-}
-
-/// What a visitor expected, in the words of the file rather than of Rust.
-fn expectation(expected: &dyn Expected) -> String {
-    let text = expected.to_string();
-    let words = match text.as_str() {
-        "u8" => "a whole number from 0 to 255",
-        "u16" => "a whole number from 0 to 65535",
-        "u32" | "u64" | "usize" => "a whole number",
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number, which may be negative",
-        "f32" | "f64" => "a number",
-        "a sequence" => "a list",
-        "a map" => "a mapping",
-        "a string" => "text",
-        "a boolean" => "true or false",
-        other if other.starts_with("struct ") => "a mapping",
-        other if other.starts_with("enum ") => "one of the known words",
-        other => other,
-    };
-    words.to_owned()
-}
-
-fn encounter(found: &Unexpected<'_>) -> String {
-    match found {
-        Unexpected::Bool(value) => format!("`{value}`"),
-        Unexpected::Unsigned(value) => format!("`{value}`"),
-        Unexpected::Signed(value) => format!("`{value}`"),
-        Unexpected::Float(value) => format!("`{value}`"),
-        Unexpected::Str(value) => format!("`{}`", value.chars().take(80).collect::<String>()),
-        Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
-        Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map => "a mapping".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl de::Error for Refusal {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message.to_string(), None)
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(
-            format!(
-                "expected {}, found {}",
-                expectation(expected),
-                encounter(&found)
-            ),
-            None,
-        )
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(found, expected)
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(
-            format!("unknown value `{variant}`"),
-            advise(variant, expected, "known here"),
-        )
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::unknown_key(field, expected)
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::new(format!("the key `{field}` is missing"), None)
     }
 }
 
@@ -334,7 +201,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
                     decoder: self,
                 }),
                 _ => {
-                    let help = advise("", variants, "known here");
+                    let help = advise("", variants);
                     Err(Refusal::new(
                         "expected a mapping of exactly one key".to_owned(),
                         help,
@@ -410,9 +277,10 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         self.value = Some(entry);
         seed.deserialize(Key(&entry.key))
             .map(Some)
-            .map_err(|mut refusal| {
-                refusal.key = Some(entry.key.clone());
-                refusal.at(self.decoder.node, self.decoder.path)
+            .map_err(|refusal| {
+                refusal
+                    .about_key(&entry.key)
+                    .at(self.decoder.node, self.decoder.path)
             })
     }
 
@@ -431,62 +299,6 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// A key is text, and whatever that text can be parsed as where a number is asked for.
-struct Key<'n>(&'n str);
-
-macro_rules! parsed_keys {
-    ($($method:ident $visit:ident $number:ty;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-            match self.0.parse::<$number>() {
-                Ok(number) => visitor.$visit(number),
-                Err(_) => visitor.visit_str(self.0),
-            }
-        }
-    )*};
-}
-
-impl<'de> de::Deserializer<'de> for Key<'_> {
-    type Error = Refusal;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        visitor.visit_str(self.0)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Refusal> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refusal> {
-        StrDeserializer::new(self.0).deserialize_enum(name, variants, visitor)
-    }
-
-    parsed_keys! {
-        deserialize_bool visit_bool bool;
-        deserialize_u8 visit_u8 u8;
-        deserialize_u16 visit_u16 u16;
-        deserialize_u32 visit_u32 u32;
-        deserialize_u64 visit_u64 u64;
-        deserialize_i8 visit_i8 i8;
-        deserialize_i16 visit_i16 i16;
-        deserialize_i32 visit_i32 i32;
-        deserialize_i64 visit_i64 i64;
-    }
-
-    forward_to_deserialize_any! {
-        i128 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
-    }
-}
-
 /// A word, or a mapping of one key.
 struct Choice<'n> {
     name: &'n str,
@@ -502,10 +314,7 @@ impl<'de> EnumAccess<'de> for Choice<'_> {
         let name = seed.deserialize(StrDeserializer::<Refusal>::new(self.name));
         match name {
             Ok(name) => Ok((name, self)),
-            Err(mut refusal) => {
-                refusal.key = Some(self.name.to_owned());
-                Err(refusal)
-            }
+            Err(refusal) => Err(refusal.about_key(self.name)),
         }
     }
 }

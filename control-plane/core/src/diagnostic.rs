@@ -40,13 +40,11 @@ impl Source {
         }
     }
 
-    /// The place of a span in this source, with the line it stands on.
+    /// The place of a span in this source.
     pub(crate) fn place(&self, span: Span) -> Place {
         Place {
-            source: self.name.clone(),
-            line: span.line,
-            column: span.column,
-            excerpt: Excerpt::of(&self.text, span),
+            source: self.clone(),
+            span: Some(span),
         }
     }
 }
@@ -64,12 +62,11 @@ pub(crate) struct Span {
 }
 
 /// A place in a source that can be shown: `file:line:column` and its line.
+/// Keeps the text of the source alive.
 #[derive(Debug, Clone)]
 pub struct Place {
-    source: Arc<str>,
-    line: usize,
-    column: usize,
-    excerpt: Option<Excerpt>,
+    source: Source,
+    span: Option<Span>,
 }
 
 impl Place {
@@ -77,19 +74,17 @@ impl Place {
     #[must_use]
     pub fn of_source(name: &str) -> Self {
         Self {
-            source: name.into(),
-            line: 0,
-            column: 0,
-            excerpt: None,
+            source: Source::new(name, ""),
+            span: None,
         }
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => f.write_str(&self.source),
-            line => write!(f, "{}:{line}:{}", self.source, self.column),
+        match self.span {
+            None => f.write_str(&self.source.name),
+            Some(span) => write!(f, "{}:{}:{}", self.source.name, span.line, span.column),
         }
     }
 }
@@ -156,13 +151,15 @@ impl Diagnostic {
     pub fn error(place: &Place, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
-            source: place.source.to_string(),
-            line: place.line,
-            column: place.column,
+            source: place.source.name.to_string(),
+            line: place.span.map_or(0, |span| span.line),
+            column: place.span.map_or(0, |span| span.column),
             path: path.into(),
             message: message.into(),
             help: None,
-            excerpt: place.excerpt.clone(),
+            excerpt: place
+                .span
+                .and_then(|span| Excerpt::of(&place.source.text, span)),
         }
     }
 

@@ -6,9 +6,38 @@
 //! and on `selvage-api` because a view *is* the messages that are sent: static
 //! mode and the control plane share this one encoder.
 
-pub mod config;
-mod decode;
-pub mod diagnostic;
+// Names that were likely meant.
 pub mod nearest;
-pub mod scalar;
+
+// Findings: where, what, what to do.
+pub mod diagnostic;
+
+// Text to nodes with places.
 mod yaml;
+
+// Nodes to types.
+mod decode;
+
+// Durations, sizes, per cents.
+pub mod scalar;
+
+// Configuration files.
+pub mod config;
+
+// The kinds of resources.
+pub mod resource;
+
+// Texts to resources.
+pub mod parse;
+
+// The set of all resources.
+pub mod world;
+
+// Which policy is whose, and what wins.
+pub mod attach;
+
+// The workloads that are there.
+pub mod registry;
+
+// What a workload is told.
+pub mod view;

@@ -2,13 +2,14 @@
 //! knows the YAML library. JSON is read by it too, being a subset. Refuses to
 //! know what the keys mean.
 
-use std::fmt;
+mod raw;
+
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Options, Spanned};
 
-use crate::diagnostic::{Diagnostic, Source, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source, Span};
+use raw::{Raw, RawValue};
 
 /// Larger texts are refused unread.
 pub(crate) const MAX_TEXT_BYTES: usize = 10 * 1024 * 1024;
@@ -100,8 +101,9 @@ impl Node {
                 Kind::Bool(value) => value.into(),
                 Kind::Unsigned(value) => value.into(),
                 Kind::Signed(value) => value.into(),
-                Kind::Float(value) => value.into(),
-                Kind::Text => text.clone().into(),
+                // A label such as `1.10` stays what it was.
+                Kind::Float(value) if value.to_string() == *text => value.into(),
+                Kind::Float(_) | Kind::Text => text.clone().into(),
             },
             Value::List(nodes) => nodes.iter().map(Self::to_json).collect(),
             Value::Map(entries) => serde_json::Value::Object(
@@ -114,28 +116,37 @@ impl Node {
     }
 }
 
+/// A document as YAML.
+pub(crate) fn write(document: &serde_json::Value) -> String {
+    // JSON is YAML, should the writer ever refuse a document.
+    serde_saphyr::to_string(document).unwrap_or_else(|_| format!("{document:#}\n"))
+}
+
 /// Every document of a text, each read or refused on its own. Documents
 /// without content are left out.
-pub(crate) fn documents(source: &Source) -> Vec<Result<Node, Diagnostic>> {
+pub(crate) fn documents(source: &Source) -> Vec<Result<Node, Diagnostics>> {
     if let Err(refused) = check_size(source) {
         return vec![Err(refused)];
     }
     let chunks = split(&source.text);
     if chunks.len() > MAX_DOCUMENTS {
         let message = format!("more than {MAX_DOCUMENTS} documents in one text");
-        return vec![Err(Diagnostic::error(&source.place(whole()), "", message))];
+        return vec![Err(refuse(&source.place(whole()), message))];
     }
     chunks
         .into_iter()
-        .map(|chunk| read(source, chunk))
+        .map(|chunk| read(source, &chunk))
         .collect()
 }
 
 /// The only document of a text; `None` if it has no content.
-pub(crate) fn document(source: &Source) -> Result<Option<Node>, Diagnostic> {
+pub(crate) fn document(source: &Source) -> Result<Option<Node>, Diagnostics> {
     check_size(source)?;
     let mut chunks = split(&source.text).into_iter();
-    let first = chunks.next().map(|chunk| read(source, chunk)).transpose()?;
+    let first = chunks
+        .next()
+        .map(|chunk| read(source, &chunk))
+        .transpose()?;
     match chunks.next() {
         None => Ok(first),
         Some(second) => {
@@ -145,13 +156,16 @@ pub(crate) fn document(source: &Source) -> Result<Option<Node>, Diagnostic> {
                 start: second.bytes.start,
                 end: second.bytes.start,
             };
-            Err(Diagnostic::error(
+            Err(refuse(
                 &source.place(span),
-                "",
                 "expected one document, found more",
             ))
         }
     }
+}
+
+fn refuse(place: &Place, message: impl Into<String>) -> Diagnostics {
+    Diagnostic::error(place, "", message).into()
 }
 
 fn whole() -> Span {
@@ -163,7 +177,7 @@ fn whole() -> Span {
     }
 }
 
-fn check_size(source: &Source) -> Result<(), Diagnostic> {
+fn check_size(source: &Source) -> Result<(), Diagnostics> {
     if source.text.len() <= MAX_TEXT_BYTES {
         return Ok(());
     }
@@ -171,7 +185,7 @@ fn check_size(source: &Source) -> Result<(), Diagnostic> {
         "the text has {} bytes, which is more than the {MAX_TEXT_BYTES} that are read",
         source.text.len()
     );
-    Err(Diagnostic::error(&source.place(whole()), "", message))
+    Err(refuse(&source.place(whole()), message))
 }
 
 /// One document of a text.
@@ -215,7 +229,7 @@ fn split(text: &str) -> Vec<Chunk> {
     chunks
 }
 
-fn read(source: &Source, chunk: Chunk) -> Result<Node, Diagnostic> {
+fn read(source: &Source, chunk: &Chunk) -> Result<Node, Diagnostics> {
     let options: Options = serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
@@ -232,7 +246,7 @@ fn read(source: &Source, chunk: Chunk) -> Result<Node, Diagnostic> {
     let reader = Reader {
         source,
         text,
-        chunk: &chunk,
+        chunk,
     };
     match serde_saphyr::from_str_with_options::<Raw>(text, options) {
         Ok(raw) => reader.node(raw),
@@ -289,7 +303,7 @@ impl Reader<'_> {
         (before + within).min(self.text.len())
     }
 
-    fn node(&self, raw: Raw) -> Result<Node, Diagnostic> {
+    fn node(&self, raw: Raw) -> Result<Node, Diagnostics> {
         let Spanned {
             value,
             referenced,
@@ -319,7 +333,7 @@ impl Reader<'_> {
         Ok(Node { value, span })
     }
 
-    fn entry(&self, (key, node): (Raw, Raw)) -> Result<Entry, Diagnostic> {
+    fn entry(&self, (key, node): (Raw, Raw)) -> Result<Entry, Diagnostics> {
         let key = self.node(key)?;
         match key.value {
             Value::Scalar { text, .. } => Ok(Entry {
@@ -327,9 +341,8 @@ impl Reader<'_> {
                 span: key.span,
                 node: self.node(node)?,
             }),
-            _ => Err(Diagnostic::error(
+            _ => Err(refuse(
                 &self.source.place(key.span),
-                "",
                 "expected a name as key",
             )),
         }
@@ -348,7 +361,7 @@ impl Reader<'_> {
         }
     }
 
-    fn refusal(&self, error: &serde_saphyr::Error) -> Diagnostic {
+    fn refusal(&self, error: &serde_saphyr::Error) -> Diagnostics {
         let span = match error.location() {
             Some(location) => self.span(location),
             None => Span {
@@ -366,90 +379,9 @@ impl Reader<'_> {
             Some(rest) => rest.split_once(": ").map_or(rest, |(_, message)| message),
             None => message,
         };
-        Diagnostic::error(
+        refuse(
             &self.source.place(span),
-            "",
             format!("not valid YAML: {message}"),
         )
-    }
-}
-
-/// What the library gives, before places are those of the source.
-struct Raw(Spanned<RawValue>);
-
-enum RawValue {
-    Null,
-    Scalar(Kind, Option<String>),
-    List(Vec<Raw>),
-    Map(Vec<(Raw, Raw)>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Spanned::deserialize(deserializer).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = RawValue;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<RawValue, E> {
-        Ok(RawValue::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<RawValue, E> {
-        Ok(RawValue::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Bool(value), None))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Unsigned(value), None))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Signed(value), None))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Float(value), None))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Text, Some(value.to_owned())))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Kind::Text, Some(value)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawValue, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some(node) = list.next_element()? {
-            nodes.push(node);
-        }
-        Ok(RawValue::List(nodes))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawValue, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(RawValue::Map(entries))
     }
 }

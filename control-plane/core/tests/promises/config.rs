@@ -1,5 +1,4 @@
 //! Configuration files are refused with line, column, field and advice.
-#![allow(clippy::unwrap_used, reason = "a failed parse fails the test")]
 
 use std::collections::BTreeMap;
 
