@@ -1,0 +1,369 @@
+//! sidecar.yaml as it is written: every setting optional, nothing checked but its own form.
+//!
+//! The table of settings at the end is what flags and the environment may override. This module
+//! knows neither defaults nor which settings contradict each other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use selvage_core::scalar::{ByteSize, Duration};
+use serde::de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer};
+
+use super::{AccessLogFormat, InboundTls, Token};
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) workload: Workload,
+    pub(super) trust_domain: Option<String>,
+    pub(super) control_plane: ControlPlane,
+    #[serde(rename = "static")]
+    pub(super) local: Local,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    pub(super) admin: Admin,
+    pub(super) telemetry: Telemetry,
+    pub(super) drain: Drain,
+    pub(super) limits: Limits,
+    pub(super) workers: Option<usize>,
+    pub(super) state_dir: Option<PathBuf>,
+    #[allow(dead_code, reason = "there to be refused at its place")]
+    gateway: NotSupportedYet,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Workload {
+    pub(super) name: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) service_account: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct ControlPlane {
+    pub(super) address: Option<String>,
+    pub(super) token: Option<Text<Token>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Local {
+    pub(super) resources: Option<PathBuf>,
+    pub(super) identity: Identity,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) trust_bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Inbound {
+    pub(super) address: Option<Text<SocketAddr>>,
+    pub(super) advertise: Option<Text<SocketAddr>>,
+    pub(super) tls: Option<InboundTls>,
+    pub(super) ports: Vec<Port>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Port {
+    pub(super) port: u16,
+    pub(super) service_port: Option<u16>,
+    #[serde(default)]
+    pub(super) protocol: PortProtocol,
+    #[serde(default)]
+    pub(super) health: PortHealth,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PortProtocol {
+    #[default]
+    Detect,
+    Http,
+    Http2,
+    Grpc,
+    Tcp,
+}
+
+/// A word (`tcp`, `grpc`, `off`), or a mapping with one of `tcp`, `http`, `grpc`, `off`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PortHealth {
+    pub(super) tcp: Option<Empty>,
+    pub(super) http: Option<HttpHealth>,
+    pub(super) grpc: Option<Empty>,
+    pub(super) off: Option<Empty>,
+    pub(super) interval: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Empty {}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HttpHealth {
+    pub(super) path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct HealthMapping {
+    tcp: Option<Empty>,
+    http: Option<HttpHealth>,
+    grpc: Option<Empty>,
+    off: Option<Empty>,
+    interval: Option<Duration>,
+}
+
+impl<'de> Deserialize<'de> for PortHealth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Health;
+        impl<'de> Visitor<'de> for Health {
+            type Value = PortHealth;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`tcp`, `grpc`, `off`, or a mapping such as {http: {path: /health}}")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<PortHealth, E> {
+                // What YAML 1.1 makes of a bare `off`.
+                self.visit_str(if value { "on" } else { "off" })
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<PortHealth, E> {
+                let mut health = PortHealth::default();
+                match word {
+                    "tcp" => health.tcp = Some(Empty {}),
+                    "grpc" => health.grpc = Some(Empty {}),
+                    "off" => health.off = Some(Empty {}),
+                    _ => return Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+                Ok(health)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PortHealth, A::Error> {
+                let HealthMapping {
+                    tcp,
+                    http,
+                    grpc,
+                    off,
+                    interval,
+                } = HealthMapping::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(PortHealth {
+                    tcp,
+                    http,
+                    grpc,
+                    off,
+                    interval,
+                })
+            }
+        }
+        deserializer.deserialize_any(Health)
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Outbound {
+    pub(super) address: Option<Text<SocketAddr>>,
+    pub(super) listeners: Vec<Listener>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) address: Text<SocketAddr>,
+    pub(super) service: String,
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) address: Option<Text<SocketAddr>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Telemetry {
+    pub(super) address: Option<Text<SocketAddr>>,
+    pub(super) access_log: Option<AccessLogFormat>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Drain {
+    pub(super) delay: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) header_bytes: Option<ByteSize>,
+    pub(super) header_count: Option<usize>,
+    pub(super) uri_bytes: Option<ByteSize>,
+    pub(super) header_timeout: Option<Duration>,
+    pub(super) handshake_timeout: Option<Duration>,
+    pub(super) handshakes: Option<usize>,
+    pub(super) streams: Option<usize>,
+    pub(super) replay_bytes: Option<ByteSize>,
+    pub(super) connections: Option<usize>,
+}
+
+/// A value written as text, read by its `FromStr`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text<T>(pub(super) T);
+
+impl FromStr for Text<SocketAddr> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected =
+            || format!("expected an address and a port such as 127.0.0.1:15001, found `{text}`");
+        text.parse().map(Self).map_err(|_| expected())
+    }
+}
+
+impl FromStr for Text<Token> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("file:").map(Path::new) {
+            Some(path) if path.as_os_str().is_empty() => Err("`file:` without a path".to_owned()),
+            Some(path) => Ok(Self(Token::File(path.to_owned()))),
+            None if text.trim().is_empty() => Err("expected a token or file:PATH".to_owned()),
+            None => Ok(Self(Token::Literal(text.trim().to_owned()))),
+        }
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Text<T>
+where
+    Self: FromStr<Err = String>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// A key that is known and refused.
+#[derive(Debug, Clone, Default)]
+struct NotSupportedYet;
+
+impl<'de> Deserialize<'de> for NotSupportedYet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer)?;
+        Err(de::Error::custom("not supported yet"))
+    }
+}
+
+impl File {
+    /// Makes relative paths start at `folder`, where the file stands.
+    pub(super) fn rebase(&mut self, folder: &Path) {
+        let identity = &mut self.local.identity;
+        let token = match &mut self.control_plane.token {
+            Some(Text(Token::File(path))) => Some(path),
+            _ => None,
+        };
+        let paths = [
+            self.local.resources.as_mut(),
+            identity.certificate.as_mut(),
+            identity.key.as_mut(),
+            identity.trust_bundle.as_mut(),
+            self.state_dir.as_mut(),
+            token,
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+/// One scalar setting: its path in the file, and how to set it from a text.
+pub(super) struct Setting {
+    pub(super) path: &'static str,
+    pub(super) set: fn(&mut File, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// `controlPlane.address` is `SELVAGE_CONTROL_PLANE_ADDRESS`.
+    pub(super) fn variable(&self) -> String {
+        let mut name = String::from("SELVAGE_");
+        for character in self.path.chars() {
+            match character {
+                '.' => name.push('_'),
+                _ => {
+                    if character.is_ascii_uppercase() {
+                        name.push('_');
+                    }
+                    name.push(character.to_ascii_uppercase());
+                }
+            }
+        }
+        name
+    }
+}
+
+macro_rules! settings {
+    ($($path:literal => $($field:ident).+),+ $(,)?) => {
+        &[$(Setting {
+            path: $path,
+            set: |file, text| {
+                file.$($field).+ = Some(text.parse().map_err(|error| format!("{error}"))?);
+                Ok(())
+            },
+        }),+]
+    };
+}
+
+/// Every scalar setting.
+pub(super) const SETTINGS: &[Setting] = settings![
+    "workload.name" => workload.name,
+    "workload.service" => workload.service,
+    "workload.namespace" => workload.namespace,
+    "workload.serviceAccount" => workload.service_account,
+    "trustDomain" => trust_domain,
+    "controlPlane.address" => control_plane.address,
+    "controlPlane.token" => control_plane.token,
+    "static.resources" => local.resources,
+    "static.identity.certificate" => local.identity.certificate,
+    "static.identity.key" => local.identity.key,
+    "static.identity.trustBundle" => local.identity.trust_bundle,
+    "inbound.address" => inbound.address,
+    "inbound.advertise" => inbound.advertise,
+    "inbound.tls" => inbound.tls,
+    "outbound.address" => outbound.address,
+    "admin.address" => admin.address,
+    "telemetry.address" => telemetry.address,
+    "telemetry.accessLog" => telemetry.access_log,
+    "drain.delay" => drain.delay,
+    "drain.timeout" => drain.timeout,
+    "limits.headerBytes" => limits.header_bytes,
+    "limits.headerCount" => limits.header_count,
+    "limits.uriBytes" => limits.uri_bytes,
+    "limits.headerTimeout" => limits.header_timeout,
+    "limits.handshakeTimeout" => limits.handshake_timeout,
+    "limits.handshakes" => limits.handshakes,
+    "limits.streams" => limits.streams,
+    "limits.replayBytes" => limits.replay_bytes,
+    "limits.connections" => limits.connections,
+    "workers" => workers,
+    "stateDir" => state_dir,
+];
