@@ -1,0 +1,341 @@
+//! From cells to the families of the text format.
+//!
+//! The one collector that is registered. It runs on the thread that scrapes, holds the tables'
+//! lock only to list the series, and reads cells while workers go on counting.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::Core;
+use super::families::{Family, counter, family, gauge, histogram};
+use super::gauges::Gauges;
+use super::labels::{
+    BREAKER_STATES, Direction, EndpointCondition, HANDSHAKE_OUTCOMES, OutcomeKey, RETRY_OUTCOMES,
+    Side, handshake_cell,
+};
+use super::process;
+use super::tables::{Kept, OVERFLOW};
+
+const REQUESTS: Family = (
+    "selvage_http_requests_total",
+    "HTTP requests that ended",
+    MetricType::COUNTER,
+);
+const DURATIONS: Family = (
+    "selvage_http_request_duration_seconds",
+    "Time from a request's head to the end of its response",
+    MetricType::HISTOGRAM,
+);
+const ACTIVE: Family = (
+    "selvage_http_active_requests",
+    "HTTP requests in flight",
+    MetricType::GAUGE,
+);
+const RETRIES: Family = (
+    "selvage_http_retries_total",
+    "Retries by what became of them",
+    MetricType::COUNTER,
+);
+const EXHAUSTED: Family = (
+    "selvage_retry_budget_exhausted_total",
+    "Retries that the budget did not allow",
+    MetricType::COUNTER,
+);
+const TRANSITIONS: Family = (
+    "selvage_breaker_transitions_total",
+    "Changes of state of circuit breakers",
+    MetricType::COUNTER,
+);
+const ENDPOINTS: Family = (
+    "selvage_endpoints",
+    "Endpoints by how this proxy sees them",
+    MetricType::GAUGE,
+);
+const TCP_OPENED: Family = (
+    "selvage_tcp_connections_opened_total",
+    "Opaque connections opened",
+    MetricType::COUNTER,
+);
+const TCP_CLOSED: Family = (
+    "selvage_tcp_connections_closed_total",
+    "Opaque connections closed",
+    MetricType::COUNTER,
+);
+const TCP_BYTES: Family = (
+    "selvage_tcp_bytes_total",
+    "Bytes of opaque connections",
+    MetricType::COUNTER,
+);
+const HANDSHAKES: Family = (
+    "selvage_tls_handshakes_total",
+    "TLS handshakes by how they ended",
+    MetricType::COUNTER,
+);
+const CERTIFICATES: Family = (
+    "selvage_certificate_expiry_timestamp_seconds",
+    "When certificates expire, since 1970",
+    MetricType::GAUGE,
+);
+const AUTHORIZATION: Family = (
+    "selvage_authorization_decisions_total",
+    "Decisions of authorization",
+    MetricType::COUNTER,
+);
+const DISCOVERY: Family = (
+    "selvage_discovery_connected",
+    "Whether the stream to the control plane is up",
+    MetricType::GAUGE,
+);
+const SNAPSHOT: Family = (
+    "selvage_snapshot_version",
+    "Revision of the Snapshot in use",
+    MetricType::GAUGE,
+);
+const LOG_DROPPED: Family = (
+    "selvage_access_log_dropped_total",
+    "Lines of the access log that were not written",
+    MetricType::COUNTER,
+);
+const BUILD: Family = (
+    "selvage_build_info",
+    "What runs; always 1",
+    MetricType::GAUGE,
+);
+
+const FAMILIES: [Family; 17] = [
+    REQUESTS,
+    DURATIONS,
+    ACTIVE,
+    RETRIES,
+    EXHAUSTED,
+    TRANSITIONS,
+    ENDPOINTS,
+    TCP_OPENED,
+    TCP_CLOSED,
+    TCP_BYTES,
+    HANDSHAKES,
+    CERTIFICATES,
+    AUTHORIZATION,
+    DISCOVERY,
+    SNAPSHOT,
+    LOG_DROPPED,
+    BUILD,
+];
+
+/// All families as one collector.
+pub(super) struct Families {
+    core: Arc<Core>,
+    descriptions: Vec<Desc>,
+}
+
+impl Families {
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        // Labels vary within this collector only, so that the registry need not know them.
+        let descriptions = FAMILIES
+            .into_iter()
+            .chain(process::FAMILIES)
+            .map(|(name, help, _)| {
+                Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new())
+                    .expect("names are valid and help is there")
+            })
+            .collect();
+        Self { core, descriptions }
+    }
+}
+
+impl Collector for Families {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let gauges = self.core.gauges();
+        let kept = self.core.series();
+        let mut families = Vec::with_capacity(self.descriptions.len());
+        families.extend(http(&kept));
+        families.extend(tcp(&kept));
+        families.extend(destinations(&kept));
+        families.push(authorization(&kept));
+        families.push(endpoints(&gauges, &kept));
+        families.extend(singles(&gauges));
+        families.extend(fixed(&self.core));
+        families.extend(process::families());
+        families
+    }
+}
+
+fn http(kept: &Kept) -> [MetricFamily; 2] {
+    let mut requests = Vec::new();
+    let mut durations = Vec::with_capacity(kept.http.len());
+    for (key, series) in &kept.http {
+        let [source, destination, route] = &key.labels;
+        let labels = [
+            ("direction", key.word.as_str()),
+            ("source", source),
+            ("destination", destination),
+            ("route", route),
+        ];
+        durations.push(histogram(&labels, &series.durations));
+        series.outcomes.for_each(|outcome, count| {
+            let [code, grpc, flag] = match outcome.map(OutcomeKey) {
+                Some(key) => [key.code(), key.grpc_status(), key.flag().to_owned()],
+                None => [OVERFLOW; 3].map(str::to_owned),
+            };
+            let outcome = [("code", &*code), ("grpc_status", &*grpc), ("flag", &*flag)];
+            requests.push(counter(&[&labels[..], &outcome[..]].concat(), count));
+        });
+    }
+    [family(REQUESTS, requests), family(DURATIONS, durations)]
+}
+
+fn tcp(kept: &Kept) -> [MetricFamily; 3] {
+    let (mut opened, mut closed, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, series) in &kept.tcp {
+        let [source, destination] = &key.labels;
+        let labels = [
+            ("direction", key.word.as_str()),
+            ("source", source),
+            ("destination", destination),
+        ];
+        let with = |name, value| [&labels[..], &[(name, value)]].concat();
+        // Closed is read first: a connection that ends meanwhile is not seen closed but unopened.
+        series.closed.for_each(|outcome, count| {
+            let flag = outcome.map_or(OVERFLOW, |key| OutcomeKey(key).flag());
+            closed.push(counter(&with("flag", flag), count));
+        });
+        opened.push(counter(&labels, series.opened.value()));
+        bytes.push(counter(&with("flow", "received"), series.received.value()));
+        bytes.push(counter(&with("flow", "sent"), series.sent.value()));
+    }
+    [
+        family(TCP_OPENED, opened),
+        family(TCP_CLOSED, closed),
+        family(TCP_BYTES, bytes),
+    ]
+}
+
+fn destinations(kept: &Kept) -> [MetricFamily; 3] {
+    let (mut retries, mut exhausted, mut transitions) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, series) in &kept.destinations {
+        let destination = ("destination", &*key.labels[0]);
+        for (index, outcome) in RETRY_OUTCOMES.into_iter().enumerate() {
+            let labels = [destination, ("outcome", outcome.as_str())];
+            retries.push(counter(&labels, series.retries.value(index)));
+        }
+        exhausted.push(counter(&[destination], series.exhausted.value()));
+        for (index, to) in BREAKER_STATES.into_iter().enumerate() {
+            transitions.push(counter(
+                &[destination, ("to", to)],
+                series.transitions.value(index),
+            ));
+        }
+    }
+    [
+        family(RETRIES, retries),
+        family(EXHAUSTED, exhausted),
+        family(TRANSITIONS, transitions),
+    ]
+}
+
+fn authorization(kept: &Kept) -> MetricFamily {
+    let decision = |(key, count): &(super::tables::Key<_, 2>, Arc<super::Counter>)| {
+        let [destination, policy] = &key.labels;
+        let word: super::Decision = key.word;
+        let labels = [
+            ("destination", &**destination),
+            ("decision", word.as_str()),
+            ("policy", policy),
+        ];
+        counter(&labels, count.value())
+    };
+    family(
+        AUTHORIZATION,
+        kept.authorization.iter().map(decision).collect(),
+    )
+}
+
+/// A destination that has series has lines for its endpoints too; others share what is free.
+fn endpoints(gauges: &Gauges, kept: &Kept) -> MetricFamily {
+    let known = kept.known_destinations();
+    let mut free = kept.free_lines;
+    let mut overflow = [0; 5];
+    let mut metrics = Vec::new();
+    let mut show = |destination: &str, counts: &[u64; 5]| {
+        for condition in EndpointCondition::ALL {
+            let labels = [("destination", destination), ("state", condition.as_str())];
+            metrics.push(gauge(&labels, counts[condition as usize] as f64));
+        }
+    };
+    for (destination, counts) in &gauges.endpoints {
+        if known.contains(&**destination) {
+            show(destination, counts);
+        } else if let Some(left) = free.checked_sub(counts.len()) {
+            free = left;
+            show(destination, counts);
+        } else {
+            overflow
+                .iter_mut()
+                .zip(counts)
+                .for_each(|(sum, count)| *sum += count);
+        }
+    }
+    if overflow != [0; 5] {
+        show(OVERFLOW, &overflow);
+    }
+    family(ENDPOINTS, metrics)
+}
+
+fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
+    let expiry = |(kind, seconds): (&super::CertificateKind, &f64)| {
+        gauge(&[("kind", kind.as_str())], *seconds)
+    };
+    let mut families = vec![family(
+        CERTIFICATES,
+        gauges.certificates.iter().map(expiry).collect(),
+    )];
+    if let Some(connected) = gauges.discovery_connected {
+        families.push(family(
+            DISCOVERY,
+            vec![gauge(&[], f64::from(u8::from(connected)))],
+        ));
+    }
+    if let Some(revision) = gauges.snapshot_version {
+        families.push(family(SNAPSHOT, vec![gauge(&[], revision as f64)]));
+    }
+    families
+}
+
+fn fixed(core: &Core) -> [MetricFamily; 4] {
+    let active = Direction::ALL.map(|direction| {
+        gauge(
+            &[("direction", direction.as_str())],
+            core.active(direction) as f64,
+        )
+    });
+    let handshakes = Side::ALL.into_iter().flat_map(|side| {
+        HANDSHAKE_OUTCOMES.into_iter().map(move |outcome| {
+            let labels = [("side", side.as_str()), ("outcome", outcome.as_str())];
+            counter(
+                &labels,
+                core.handshakes.value(handshake_cell(side, outcome)),
+            )
+        })
+    });
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("rustc", option_env!("SELVAGE_RUSTC").unwrap_or("unknown")),
+    ];
+    [
+        family(ACTIVE, active.into()),
+        family(HANDSHAKES, handshakes.collect()),
+        family(
+            LOG_DROPPED,
+            vec![counter(&[], core.access_log_dropped.load(Relaxed))],
+        ),
+        family(BUILD, vec![gauge(&build, 1.0)]),
+    ]
+}

@@ -1,0 +1,48 @@
+//! Gauges that are known elsewhere: asked for at each scrape, kept nowhere.
+//!
+//! What is not set is not shown. Labels are closed sets, but for the destination of endpoints,
+//! which the exposition bounds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::labels::{CertificateKind, EndpointCondition};
+
+/// Fills in gauges at a scrape. It runs on the scraping thread.
+pub(super) type Source = Arc<dyn Fn(&mut Gauges) + Send + Sync>;
+
+/// What the sources of one scrape said.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    pub(super) endpoints: BTreeMap<Box<str>, [u64; 5]>,
+    pub(super) certificates: BTreeMap<CertificateKind, f64>,
+    pub(super) discovery_connected: Option<bool>,
+    pub(super) snapshot_version: Option<u64>,
+}
+
+impl Gauges {
+    /// `count` more endpoints of `destination` (`namespace/service`) stand as `condition` says.
+    pub fn endpoints(&mut self, destination: &str, condition: EndpointCondition, count: u64) {
+        let counts = self.endpoints.entry(destination.into()).or_default();
+        counts[condition as usize] += count;
+    }
+
+    /// When a certificate expires; before 1970 counts as 1970.
+    pub fn certificate_expiry(&mut self, kind: CertificateKind, not_after: SystemTime) {
+        let since_epoch = not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.certificates.insert(kind, since_epoch.as_secs_f64());
+    }
+
+    /// Whether the stream to the control plane is up.
+    pub fn discovery_connected(&mut self, connected: bool) {
+        self.discovery_connected = Some(connected);
+    }
+
+    /// The revision of the Snapshot in use.
+    pub fn snapshot_version(&mut self, revision: u64) {
+        self.snapshot_version = Some(revision);
+    }
+}
