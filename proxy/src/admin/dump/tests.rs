@@ -1,0 +1,184 @@
+//! A Snapshot and endpoints, shown.
+
+use std::sync::Arc;
+
+use selvage_certs::{SpiffeId, TrustDomain};
+
+use super::*;
+
+fn ratings() -> ServiceName {
+    ServiceName::new("shop", "ratings")
+}
+
+#[test]
+fn a_snapshot_is_shown_whole() {
+    let identity = SpiffeId::parse("spiffe://mesh.local/ns/shop/sa/ratings").expect("an id");
+    let key = EndpointKey {
+        service: ratings(),
+        port: 80,
+        address: "10.0.0.5:15008".parse().expect("an address"),
+        identity: Some(identity.clone()),
+    };
+    let endpoint = Endpoint {
+        key,
+        id: "shop/ratings-1".into(),
+        weight: 1,
+        labels: [("version".to_owned(), "v1".to_owned())].into(),
+        healthy: true,
+    };
+    let port = ServicePort {
+        service: ratings(),
+        port: 80,
+        protocol: Protocol::Http,
+        endpoints: vec![Arc::new(endpoint)],
+    };
+    let retry = RetryPolicy {
+        attempts: 2,
+        on: RetryOn {
+            statuses: vec![http::StatusCode::BAD_GATEWAY],
+            ..RetryOn::default()
+        },
+        methods: vec![http::Method::GET],
+        backoff: BackoffPolicy {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        },
+        buffer_limit: 65536,
+    };
+    let policy = TrafficPolicy {
+        retry: Some(retry),
+        ..TrafficPolicy::default()
+    };
+    let service = Service {
+        name: ratings(),
+        ports: vec![Arc::new(port)],
+        policy: Arc::new(policy),
+    };
+    let rule = Rule {
+        name: "reads".into(),
+        action: Action::Allow,
+        from: vec![Source {
+            identities: vec![identity],
+            ..Source::default()
+        }],
+        to: vec![Operation {
+            methods: vec![http::Method::GET],
+            paths: vec![PathMatch::Prefix("/v1".into())],
+            ..Operation::default()
+        }],
+    };
+    let authorization = AuthorizationPolicy {
+        namespace: "shop".into(),
+        name: "orders".into(),
+        mode: Mode::Audit,
+        rules: vec![rule],
+    };
+    let shown = snapshot(&Snapshot {
+        revision: 7,
+        workload: WorkloadName {
+            namespace: "shop".into(),
+            name: "orders-1".into(),
+            service: "orders".into(),
+        },
+        mesh: Mesh {
+            trust_domain: TrustDomain::parse("mesh.local").expect("a trust domain"),
+            mutual_tls: MutualTls::Strict,
+            series_limit: 10_000,
+        },
+        inbound: InboundPolicy {
+            default_deny: true,
+            authorization: vec![authorization],
+        },
+        services: [(ratings(), Arc::new(service))].into(),
+    });
+    for (pointer, expected) in [
+        ("/revision", json!(7)),
+        ("/workload/name", json!("orders-1")),
+        ("/mesh/mtls", json!("strict")),
+        ("/inbound/default", json!("deny")),
+        ("/inbound/authorization/0/mode", json!("audit")),
+        ("/inbound/authorization/0/rules/0/action", json!("allow")),
+        (
+            "/inbound/authorization/0/rules/0/from/0/identities",
+            json!(["spiffe://mesh.local/ns/shop/sa/ratings"]),
+        ),
+        (
+            "/inbound/authorization/0/rules/0/to/0/paths",
+            json!([{ "type": "PathPrefix", "value": "/v1" }]),
+        ),
+        ("/services/shop~1ratings/ports/0/protocol", json!("http")),
+        (
+            "/services/shop~1ratings/ports/0/endpoints/0/address",
+            json!("10.0.0.5:15008"),
+        ),
+        (
+            "/services/shop~1ratings/ports/0/endpoints/0/labels",
+            json!({ "version": "v1" }),
+        ),
+        (
+            "/services/shop~1ratings/policy/retry/on/statuses",
+            json!([502]),
+        ),
+        (
+            "/services/shop~1ratings/policy/retry/backoff/baseMs",
+            json!(25.0),
+        ),
+        (
+            "/services/shop~1ratings/policy/timeouts/connectMs",
+            json!(1000.0),
+        ),
+        (
+            "/services/shop~1ratings/policy/timeouts/requestMs",
+            Value::Null,
+        ),
+        (
+            "/services/shop~1ratings/policy/circuitBreaker/successRate/thresholdPercent",
+            json!(80),
+        ),
+    ] {
+        assert_eq!(
+            shown.pointer(pointer),
+            Some(&expected),
+            "{pointer} of {shown:#}"
+        );
+    }
+}
+
+#[test]
+fn clusters_are_grouped_by_service_and_port() {
+    let endpoint = |name: &str, port| EndpointState {
+        service: ServiceName::new("shop", name),
+        port,
+        id: format!("shop/{name}-1"),
+        address: "127.0.0.1:1".parse().expect("an address"),
+        identity: None,
+        breaker: "half_open",
+        healthy: true,
+        weight: 3,
+        pending: 2,
+        latency: Duration::from_micros(1500),
+    };
+    let shown = clusters([
+        endpoint("b", 80),
+        endpoint("a", 80),
+        endpoint("a", 81),
+        endpoint("a", 80),
+    ]);
+    assert_eq!(
+        shown["services"]["shop/a"]["80"].as_array().map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(
+        shown["services"]["shop/b"]["80"][0],
+        json!({
+            "id": "shop/b-1",
+            "address": "127.0.0.1:1",
+            "identity": null,
+            "breaker": "half_open",
+            "healthy": true,
+            "weight": 3,
+            "pending": 2,
+            "latencyMs": 1.5,
+        })
+    );
+}
