@@ -14,7 +14,7 @@ use super::Core;
 use super::families::{Family, counter, family, gauge, histogram};
 use super::gauges::Gauges;
 use super::labels::{
-    BREAKER_STATES, Direction, EndpointCondition, HANDSHAKE_OUTCOMES, OutcomeKey, RETRY_OUTCOMES,
+    BREAKER_STATES, DIRECTIONS, EndpointCondition, HANDSHAKE_OUTCOMES, OutcomeKey, RETRY_OUTCOMES,
     Side, handshake_cell,
 };
 use super::process;
@@ -310,7 +310,7 @@ fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
 }
 
 fn fixed(core: &Core) -> [MetricFamily; 4] {
-    let active = Direction::ALL.map(|direction| {
+    let active = DIRECTIONS.map(|direction| {
         gauge(
             &[("direction", direction.as_str())],
             core.active(direction) as f64,

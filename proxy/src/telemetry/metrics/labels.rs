@@ -8,6 +8,9 @@ use selvage_policy::breaker::BreakerState;
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::RetryOutcome;
 
+/// Both, in the order of their numbers.
+pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+
 /// Which way traffic goes, seen from the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
@@ -18,8 +21,6 @@ pub enum Direction {
 }
 
 impl Direction {
-    pub(super) const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
-
     /// The word of labels and log lines.
     #[must_use]
     pub fn as_str(self) -> &'static str {

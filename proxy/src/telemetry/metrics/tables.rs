@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::cells::{Counter, Lines};
-use super::labels::{Decision, Direction};
+use super::labels::{DIRECTIONS, Decision, Direction};
 use super::series::{DestinationSeries, HttpSeries, TcpSeries};
 
 /// Longest label value in bytes; a longer one goes to the overflow.
@@ -173,10 +173,10 @@ impl Tables {
         let tcp = || Arc::new(TcpSeries::new(slots, Arc::clone(&lines)));
         let destination = Arc::new(DestinationSeries::new(slots));
         let overflow = Kept {
-            http: Direction::ALL
+            http: DIRECTIONS
                 .map(|direction| (Key::overflow(direction), http()))
                 .into(),
-            tcp: Direction::ALL
+            tcp: DIRECTIONS
                 .map(|direction| (Key::overflow(direction), tcp()))
                 .into(),
             destinations: vec![(Key::overflow(()), destination)],
