@@ -252,3 +252,14 @@ pub async fn try_get(address: SocketAddr, authority: &str, path: &str) -> Result
         .call(request(Method::GET, authority, path, body::empty()))
         .await?)
 }
+
+/// The status of a GET of `orders.shop`, for tests that spawn it.
+///
+/// # Errors
+/// When there is no whole response, in words.
+pub async fn try_get_owned(address: SocketAddr) -> Result<u16, String> {
+    let answer = try_get(address, crate::sidecar::ORDERS, "/")
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(answer.status.as_u16())
+}

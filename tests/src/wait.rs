@@ -23,10 +23,11 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Looks at `condition` until it holds, for at most `limit`; returns how long that took.
-pub async fn until<F>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> Duration
-where
-    F: Future<Output = bool>,
-{
+pub async fn until(
+    what: &str,
+    limit: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> Duration {
     let start = Instant::now();
     within(what, limit, async {
         while !condition().await {

@@ -5,12 +5,18 @@
 )]
 
 mod authorize; // who may call what
+mod config; // bad input is refused with its place
 mod detect; // what a port speaks
+mod drain; // what was begun is finished
+mod envoy; // a foreign proxy as peer
+mod flags; // one word for each error
 mod grpc; // all four kinds of call
 mod harness; // nothing in between
 mod http; // as if nothing were in between
 mod identity; // no identity, no service
 mod limits; // each with its flag and status
 mod malformed; // rejected at the door
+mod metrics; // equal to what the caller counted
+mod resilience; // when an endpoint fails, the cloth holds
 mod structure; // how the source is laid out
 mod tcp; // opaque bytes

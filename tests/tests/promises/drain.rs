@@ -1,0 +1,270 @@
+//! A proxy that is asked to end finishes what it has begun.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use selvage_tests::app::{App, ok};
+use selvage_tests::body;
+use selvage_tests::client::{self, Http1, Http2, request, request2};
+use selvage_tests::mesh::{Mesh, service};
+use selvage_tests::pki::{Pki, spiffe_id};
+use selvage_tests::sidecar::{ORDERS, Sidecar};
+use selvage_tests::wait::{self, PATIENCE};
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn readiness_goes_first_and_requests_in_flight_finish() {
+    let app = App::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        ok("finished")
+    })
+    .await;
+    let mut mesh = Mesh::builder(app.address, "http")
+        .set("drain.delay", "300ms")
+        .start()
+        .await;
+    let address = mesh.outbound();
+    let in_flight: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(client::try_get_owned(address)))
+        .collect();
+    wait::until("the requests at the application", PATIENCE, async || {
+        app.count() == 4
+    })
+    .await;
+    mesh.server.terminate();
+    wait::until("not ready", PATIENCE, async || {
+        mesh.server.readiness().await != Some(200)
+    })
+    .await;
+    assert!(
+        !mesh.server.process.has_ended(),
+        "what is in flight is finished first"
+    );
+    for one in in_flight {
+        assert_eq!(one.await.unwrap(), Ok(200));
+    }
+    assert_eq!(mesh.server.process.exit(LIMIT).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_under_load_costs_no_request() {
+    let (pki, app) = (Pki::new(), App::echo().await);
+    let start = || {
+        Sidecar::builder("orders")
+            .application(80, app.address, "http")
+            .set("drain.delay", "500ms")
+            .start(&pki)
+    };
+    let (mut first, second) = (start().await, start().await);
+    let id = || Some(spiffe_id("shop", "orders"));
+    let both = service(
+        "orders",
+        "http",
+        &[(first.inbound(), id()), (second.inbound(), id())],
+    );
+    let caller = Sidecar::builder("client")
+        .resources(&both)
+        .start(&pki)
+        .await;
+    let (stop, sent) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let load: Vec<_> = (0..8)
+        .map(|number| {
+            let (stop, sent, address) = (Arc::clone(&stop), Arc::clone(&sent), caller.outbound());
+            tokio::spawn(async move {
+                let mut failures = Vec::new();
+                let mut one = Http1::connect(address).await;
+                let two = Http2::connect(address).await;
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = if number % 2 == 0 {
+                        one.call(request(Method::POST, ORDERS, "/", body::full("x")))
+                            .await
+                    } else {
+                        two.call(request2(Method::POST, ORDERS, "/", body::full("x")))
+                            .await
+                    };
+                    match answer {
+                        Ok(answer) if answer.status == 200 => {}
+                        Ok(answer) => failures.push(format!("{} {}", answer.status, answer.flag())),
+                        Err(error) => {
+                            failures.push(error.to_string());
+                            break;
+                        }
+                    }
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+                failures
+            })
+        })
+        .collect();
+    wait::until("some load", PATIENCE, async || {
+        sent.load(Ordering::SeqCst) > 200
+    })
+    .await;
+    first.terminate();
+    assert_eq!(first.process.exit(LIMIT).await.code(), Some(0));
+    let before = sent.load(Ordering::SeqCst);
+    wait::until("more load", PATIENCE, async || {
+        sent.load(Ordering::SeqCst) > before + 200
+    })
+    .await;
+    stop.store(true, Ordering::SeqCst);
+    for one in load {
+        assert_eq!(one.await.unwrap(), Vec::<String>::new());
+    }
+    drop(second);
+}
+
+#[tokio::test]
+async fn open_connections_are_told_to_go() {
+    let app = App::echo().await;
+    let mut mesh = Mesh::builder(app.address, "http")
+        .set("drain.delay", "0s")
+        .set("drain.timeout", "5s")
+        .start()
+        .await;
+    let mut one = Http1::connect(mesh.outbound()).await;
+    let two = Http2::connect(mesh.outbound()).await;
+    assert_eq!(
+        one.call(request(Method::GET, ORDERS, "/", body::empty()))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    assert_eq!(
+        two.call(request2(Method::GET, ORDERS, "/", body::empty()))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    let start = Instant::now();
+    mesh.client.terminate();
+    assert_eq!(mesh.client.process.exit(LIMIT).await.code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "idle connections hold nobody up: {:?}",
+        start.elapsed()
+    );
+    assert!(!one.is_open().await);
+}
+
+#[tokio::test]
+async fn outbound_serves_until_inbound_is_idle() {
+    let pki = Pki::new();
+    let other = App::start(|_| async { ok("other") }).await;
+    let (asked, ask) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let (address, addresses) = tokio::sync::watch::channel(None);
+    let (told, go) = (Arc::clone(&asked), Arc::clone(&ask));
+    // An application that calls another service while it answers.
+    let app = App::start(move |_| {
+        let (told, go, mut addresses) = (Arc::clone(&told), Arc::clone(&go), addresses.clone());
+        async move {
+            let outbound = addresses.wait_for(Option::is_some).await.unwrap().unwrap();
+            told.notify_one();
+            go.notified().await;
+            let answer = client::get(outbound, "other.shop", "/").await;
+            ok(format!("{} {}", answer.status.as_u16(), answer.text()))
+        }
+    })
+    .await;
+    let resources = service("other", "http", &[(other.address, None)]);
+    let mut server = Sidecar::builder("orders")
+        .application(80, app.address, "http")
+        .resources(&resources)
+        .start(&pki)
+        .await;
+    address.send_replace(Some(server.outbound()));
+    let orders = service(
+        "orders",
+        "http",
+        &[(server.inbound(), Some(spiffe_id("shop", "orders")))],
+    );
+    let caller = Sidecar::builder("client")
+        .resources(&orders)
+        .start(&pki)
+        .await;
+    let outbound = caller.outbound();
+    let answer = tokio::spawn(async move { client::get(outbound, ORDERS, "/").await.text() });
+    wait::soon("the request at the application", asked.notified()).await;
+    server.terminate();
+    wait::until("not ready", PATIENCE, async || {
+        server.readiness().await != Some(200)
+    })
+    .await;
+    ask.notify_one();
+    assert_eq!(answer.await.unwrap(), "200 other");
+    assert_eq!(server.process.exit(LIMIT).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let app = App::start(|_| std::future::pending()).await;
+    let mut mesh = Mesh::builder(app.address, "http")
+        .set("drain.timeout", "60s")
+        .start()
+        .await;
+    let address = mesh.outbound();
+    let _held = tokio::spawn(client::try_get_owned(address));
+    wait::until("the request at the application", PATIENCE, async || {
+        app.count() == 1
+    })
+    .await;
+    mesh.server.terminate();
+    wait::until("not ready", PATIENCE, async || {
+        mesh.server.readiness().await != Some(200)
+    })
+    .await;
+    assert!(!mesh.server.process.has_ended());
+    mesh.server.terminate();
+    mesh.server.process.exit(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_timeout() {
+    let app = App::start(|_| std::future::pending()).await;
+    let mut mesh = Mesh::builder(app.address, "http")
+        .set("drain.timeout", "1s")
+        .start()
+        .await;
+    let address = mesh.outbound();
+    let _held = tokio::spawn(client::try_get_owned(address));
+    wait::until("the request at the application", PATIENCE, async || {
+        app.count() == 1
+    })
+    .await;
+    let start = Instant::now();
+    mesh.server.terminate();
+    mesh.server.process.exit(Duration::from_secs(5)).await;
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "not before its time: {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn the_admin_port_drains_too() {
+    let app = App::echo().await;
+    let mut mesh = Mesh::of(app.address, "http").await;
+    assert_ne!(
+        client::get(mesh.server.admin(), "localhost", "/drain")
+            .await
+            .status,
+        200,
+        "GET changes nothing"
+    );
+    assert_eq!(mesh.server.readiness().await, Some(200));
+    let answer = client::post(mesh.server.admin(), "localhost", "/quitquitquit", "").await;
+    assert!(answer.status.is_success(), "{}", answer.status);
+    mesh.server.process.exit(LIMIT).await;
+}
