@@ -1,0 +1,106 @@
+//! Who may register what.
+
+use selvage_api::v1::{DeregisterRequest, HeartbeatRequest, RegisteredPort};
+use selvage_certs::control_plane_client_config;
+use selvage_control_plane::rpc::registry_client::RegistryClient;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::support::{Plane, Workload, registration};
+
+#[tokio::test]
+async fn a_workload_registers_what_its_token_binds_and_nothing_else() {
+    let plane = Plane::start().await;
+    let orders = plane.enrol("shop/orders").await;
+    orders.register("orders-1", "orders").await.unwrap();
+    let code = |result: Result<(), tonic::Status>| result.unwrap_err().code();
+    assert_eq!(
+        code(orders.register("orders-2", "payments").await),
+        Code::PermissionDenied
+    );
+    let elsewhere = orders
+        .registry()
+        .register(registration("bank", "orders-1", "orders"))
+        .await;
+    assert_eq!(code(elsewhere.map(drop)), Code::PermissionDenied);
+    let nameless = orders
+        .registry()
+        .register(registration("shop", "Bad Name", "orders"))
+        .await;
+    assert_eq!(code(nameless.map(drop)), Code::InvalidArgument);
+
+    let token = plane
+        .token(json!({ "workload": "shop/batch", "services": ["orders", "batch"] }))
+        .await;
+    let (svid, bundle) = plane.attest(&token).await.unwrap();
+    let batch = Workload::with(&plane, svid, bundle).await.unwrap();
+    batch.register("batch-1", "batch").await.unwrap();
+    assert_eq!(
+        code(batch.register("orders-1", "orders").await),
+        Code::PermissionDenied,
+        "the name is taken"
+    );
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_certificate_nothing_is_registered() {
+    let plane = Plane::start().await;
+    let bundle = plane.enrol("shop/orders").await.bundle;
+    let channel = plane
+        .channel(control_plane_client_config(&bundle, None).unwrap())
+        .await
+        .unwrap();
+    let refused = RegistryClient::new(channel)
+        .register(registration("shop", "orders-1", "orders"))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_departure_show_at_once() {
+    let plane = Plane::start().await;
+    let orders = plane.enrol("shop/orders").await;
+    let beat = |health| HeartbeatRequest {
+        namespace: "shop".into(),
+        workload: "orders-1".into(),
+        ports: vec![RegisteredPort {
+            service_port: 80,
+            protocol: 2,
+            health,
+        }],
+    };
+    let unknown = orders.registry().heartbeat(beat(1)).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+    orders.register("orders-1", "orders").await.unwrap();
+    let response = orders
+        .registry()
+        .heartbeat(beat(2))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(response.lease.unwrap().seconds, 15);
+    let first = |answer: &Value| answer["items"][0]["workloads"][0].clone();
+    let (_, services) = plane.ask("GET", "/api/v1/services", "").await;
+    assert_eq!(first(&services)["healthy"], false, "{services}");
+    let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
+    assert_eq!(targets[0]["targets"][0], "127.0.0.1:21020");
+    assert_eq!(targets[0]["labels"]["workload"], "orders-1");
+
+    let goodbye = DeregisterRequest {
+        namespace: "shop".into(),
+        workload: "orders-1".into(),
+    };
+    let stranger = plane.enrol("shop/stranger").await;
+    let refused = stranger.registry().deregister(goodbye.clone()).await;
+    assert_eq!(
+        refused.unwrap_err().code(),
+        Code::NotFound,
+        "somebody else's"
+    );
+    orders.registry().deregister(goodbye).await.unwrap();
+    let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
+    assert_eq!(targets, json!([]));
+    plane.stop().await;
+}
