@@ -8,28 +8,10 @@ use selvage_policy::breaker::BreakerState;
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::RetryOutcome;
 
+pub use crate::lifecycle::Direction;
+
 /// Both, in the order of their numbers.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
-
-/// Which way traffic goes, seen from the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Direction {
-    /// From other sidecars to the application.
-    Inbound,
-    /// From the application to other services.
-    Outbound,
-}
-
-impl Direction {
-    /// The word of labels and log lines.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-}
 
 /// Which side of a TLS handshake this proxy was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

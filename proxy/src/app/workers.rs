@@ -1,0 +1,87 @@
+//! The worker threads: each a single-threaded runtime that accepts on its
+//! listeners and serves what is handed to it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use crate::accept::{Arrival, Dispatcher, Listener, Purpose, Seat, accept_loop};
+use crate::connection;
+use crate::worker::{Shared, Worker};
+
+/// Starts a thread per receiver. Listeners are spread over them; connections
+/// are placed one by one.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    listeners: Vec<Listener>,
+    dispatcher: &Dispatcher,
+    receivers: Vec<mpsc::Receiver<Arrival>>,
+) -> anyhow::Result<()> {
+    let count = receivers.len();
+    let mut shares: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        shares[index % count].push(listener);
+    }
+    for (index, (receiver, listeners)) in receivers.into_iter().zip(shares).enumerate() {
+        let (shared, dispatcher) = (shared.clone(), dispatcher.clone());
+        let runtime = move || {
+            Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+                .map(|runtime| {
+                    runtime.block_on(work(index, shared, listeners, dispatcher, receiver));
+                })
+        };
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                if let Err(error) = runtime() {
+                    tracing::error!(worker = index, %error, "cannot start a worker");
+                    std::process::exit(1);
+                }
+            })
+            .context("cannot start a worker thread")?;
+    }
+    Ok(())
+}
+
+async fn work(
+    index: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    dispatcher: Dispatcher,
+    mut arrivals: mpsc::Receiver<Arrival>,
+) {
+    let worker = Worker::new(index, shared);
+    let serve: Rc<dyn Fn(TcpStream, Arc<Purpose>, Seat)> = {
+        let worker = worker.clone();
+        Rc::new(move |stream, purpose, seat| {
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream, purpose, seat));
+        })
+    };
+    for listener in listeners {
+        let (dispatcher, serve) = (dispatcher.clone(), serve.clone());
+        tokio::task::spawn_local(async move {
+            let name = listener.name.clone();
+            if let Err(error) = accept_loop(listener, index, dispatcher, serve).await {
+                tracing::error!(listener = name, %error, "listener lost");
+            }
+        });
+    }
+    tokio::task::spawn_local(worker.clone().tidy());
+    while let Some(Arrival {
+        stream,
+        purpose,
+        seat,
+    }) = arrivals.recv().await
+    {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => serve(stream, purpose, seat),
+            Err(error) => tracing::warn!(%error, "connection dropped on its way to a worker"),
+        }
+    }
+}

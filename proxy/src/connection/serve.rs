@@ -1,0 +1,374 @@
+//! What a connection carries once it is known: HTTP, handed request by request
+//! to the journey, or opaque bytes, handed to a tunnel. Both end when the
+//! drain closes their direction, HTTP also when the peer's certificate expires.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvage_policy::classify::{Outcome, TransportFailure};
+use selvage_policy::endpoint::Report;
+use selvage_policy::flag::Flag;
+use selvage_policy::snapshot::TrafficPolicy;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::error::ProxyError;
+use crate::forward::{Abort, Ended, tunnel};
+use crate::http::door::{Door, DoorBell, DoorLimits};
+use crate::lifecycle::Direction;
+use crate::request::{Downstream, Side, handle};
+use crate::telemetry::metrics::TcpRecord;
+use crate::tls::Inside;
+use crate::upstream::Destination;
+use crate::upstream::connect::Connected;
+use crate::upstream::pool::{CONNECTION_WINDOW, Here, SEND_BUFFER, STREAM_WINDOW};
+use crate::worker::{DEFAULT_ROUTE, Worker};
+
+/// Endpoints tried for a connection of opaque bytes: none of them was spoken to yet.
+const TRIES: u32 = 3;
+/// Streams that a peer resets before we answered, until the connection is ended (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Streams that a peer makes us reset, until the connection is ended (CVE-2025-8671).
+const LOCAL_RESETS: usize = 100;
+/// A silent HTTP/2 caller is asked, and given up.
+const PING: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(10)];
+
+/// What HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// 1.0 or 1.1.
+    Http1,
+    /// 2.
+    Http2,
+}
+
+/// Serves HTTP to the connection's end.
+pub(super) async fn http<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream, spoken: Spoken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match spoken {
+        Spoken::Http1 => http1(worker, stream, downstream).await,
+        Spoken::Http2 => http2(worker, stream, downstream).await,
+    }
+}
+
+async fn http1<S>(worker: &Rc<Worker>, stream: S, mut downstream: Downstream)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = &worker.shared.settings;
+    let bell = Arc::new(DoorBell::default());
+    downstream.bell = Some(bell.clone());
+    let downstream = Rc::new(downstream);
+    let limits = DoorLimits {
+        head: settings.header_timeout,
+        idle: TrafficPolicy::default().timeouts.idle,
+    };
+    let door = Door::new(stream, bell.clone(), limits);
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .max_headers(settings.head.count)
+        .max_header_size(settings.header_bytes)
+        .serve_connection(TokioIo::new(door), service(worker, &downstream))
+        .with_upgrades();
+    let result = until_told(worker, &downstream, connection, |connection| {
+        connection.graceful_shutdown();
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(remote = %downstream.remote, %error, "HTTP/1 connection");
+    }
+    if let Some(flag) = bell.refused() {
+        malformed(worker, &downstream, flag);
+    }
+}
+
+async fn http2<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = &worker.shared.settings;
+    let downstream = Rc::new(downstream);
+    let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
+    let connection = http2::Builder::new(Here)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(header_bytes)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .keep_alive_interval(PING[0])
+        .keep_alive_timeout(PING[1])
+        .serve_connection(TokioIo::new(stream), service(worker, &downstream));
+    let idle = idle_http2(&downstream);
+    let result = until_told_or(worker, &downstream, connection, idle, |connection| {
+        connection.graceful_shutdown();
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(remote = %downstream.remote, %error, "HTTP/2 connection");
+    }
+}
+
+/// Resolves when no stream was open for `timeouts.idle`.
+async fn idle_http2(downstream: &Downstream) {
+    let Some(limit) = TrafficPolicy::default().timeouts.idle else {
+        return std::future::pending().await;
+    };
+    let mut quiet = 0;
+    // Two looks in a row with nothing open, half the limit apart.
+    while quiet < 2 {
+        tokio::time::sleep(limit / 2).await;
+        quiet = if downstream.streams.get() == 0 {
+            quiet + 1
+        } else {
+            0
+        };
+    }
+}
+
+type Handled = Pin<
+    Box<
+        dyn Future<
+            Output = Result<
+                ::http::Response<crate::http::body::ResponseBody>,
+                std::convert::Infallible,
+            >,
+        >,
+    >,
+>;
+
+/// The journey, as hyper calls it.
+fn service(
+    worker: &Rc<Worker>,
+    downstream: &Rc<Downstream>,
+) -> impl hyper::service::Service<
+    ::http::Request<hyper::body::Incoming>,
+    Response = ::http::Response<crate::http::body::ResponseBody>,
+    Error = std::convert::Infallible,
+    Future = Handled,
+> + 'static {
+    let (worker, downstream) = (worker.clone(), downstream.clone());
+    service_fn(move |request| -> Handled {
+        Box::pin(handle(worker.clone(), downstream.clone(), request))
+    })
+}
+
+async fn until_told<C, E>(
+    worker: &Worker,
+    downstream: &Downstream,
+    connection: C,
+    shut: impl Fn(Pin<&mut C>),
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    until_told_or(worker, downstream, connection, std::future::pending(), shut).await
+}
+
+/// Runs a connection until it ends by itself, or is told to finish: by the
+/// drain, by the end of the peer's certificate, or because it idles.
+async fn until_told_or<C, E>(
+    worker: &Worker,
+    downstream: &Downstream,
+    connection: C,
+    idle: impl Future<Output = ()>,
+    shut: impl Fn(Pin<&mut C>),
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let closing = worker.shared.lifecycle.closing(downstream.direction());
+    let expiry = expiry(downstream);
+    tokio::pin!(connection, expiry, idle);
+    tokio::select! {
+        biased;
+        result = &mut connection => return result,
+        () = closing.cancelled() => {}
+        () = &mut expiry => {}
+        () = &mut idle => {}
+    }
+    shut(connection.as_mut());
+    connection.await
+}
+
+/// Resolves when the peer's certificate has expired.
+async fn expiry(downstream: &Downstream) {
+    let Some(peer) = &downstream.peer else {
+        return std::future::pending().await;
+    };
+    // Clocks jump: look again now and then instead of trusting one long sleep.
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = peer.not_after.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK).max(Duration::from_millis(1))).await;
+    }
+}
+
+/// A head that never reached the journey is counted all the same.
+fn malformed(worker: &Worker, downstream: &Downstream, flag: Flag) {
+    let metrics = &worker.shared.metrics;
+    let series = match &downstream.side {
+        Side::Inbound { caller, .. } => caller.http.clone(),
+        Side::Outbound { .. } => {
+            metrics.http(Direction::Outbound, worker.own_label(), "-", DEFAULT_ROUTE)
+        }
+    };
+    series.record(
+        worker.index,
+        flag.status().as_u16(),
+        None,
+        Some(flag),
+        Duration::ZERO,
+    );
+}
+
+/// Carries opaque bytes to the connection's end.
+pub(super) async fn opaque<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream)
+where
+    S: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let (destination, series) = match &downstream.side {
+        Side::Inbound { app, caller } => (app.clone(), caller.tcp.clone()),
+        Side::Outbound { purpose } => {
+            let crate::accept::Purpose::Upstream { service, port } = &**purpose else {
+                return;
+            };
+            match worker.by_name(service, *port).await {
+                Ok(destination) => (destination.clone(), destination.tcp.clone()),
+                Err(error) => {
+                    tracing::debug!(%service, flag = error.flag.as_str(), "connection refused");
+                    stream.abort();
+                    return;
+                }
+            }
+        }
+    };
+    let record = series.open(worker.index);
+    let carried = carry(worker, &destination, stream, &downstream, &record).await;
+    if let Err(error) = carried {
+        record.set_flag(error.flag);
+        tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
+            detail = %error.detail, "connection refused");
+    }
+}
+
+async fn carry<S>(
+    worker: &Rc<Worker>,
+    destination: &Rc<Destination>,
+    stream: S,
+    downstream: &Downstream,
+    record: &TcpRecord,
+) -> Result<(), ProxyError>
+where
+    S: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let policy = destination.policy();
+    let overflow = || ProxyError::new(Flag::Overflow, "limits.maxConnections is reached");
+    let Some(_permit) = destination.live.admit_connection(&policy.limits) else {
+        stream.abort();
+        return Err(overflow());
+    };
+    let (connected, mut in_flight) = match reach(worker, destination).await {
+        Ok(reached) => reached,
+        Err(error) => {
+            stream.abort();
+            return Err(error);
+        }
+    };
+    let closing = worker.shared.lifecycle.closing(downstream.direction());
+    let carrying = tunnel(stream, connected.io, policy.timeouts.idle_tcp, Some(record));
+    tokio::pin!(carrying);
+    // Told to close, a tunnel goes on: only its ends know when it is over. The
+    // drain's timeout is what cuts it.
+    let _ = closing;
+    let carried = carrying.await;
+    match carried.ended {
+        Ended::Cleanly | Ended::Downstream => {}
+        Ended::Upstream => record.set_flag(Flag::Reset),
+        Ended::Idle => record.set_flag(Flag::Timeout),
+    }
+    let now = Instant::now().into_std();
+    let ok = Report::of(
+        &Outcome::Response {
+            status: ::http::StatusCode::OK,
+            grpc_status: None,
+            flag: None,
+        },
+        None,
+    );
+    worker.with_rng(|rng| in_flight.observe(&ok, &policy.breaker, now, rng));
+    Ok(())
+}
+
+/// A connection to one of the endpoints; another is tried where one is away.
+async fn reach(
+    worker: &Rc<Worker>,
+    destination: &Rc<Destination>,
+) -> Result<(Connected, selvage_policy::endpoint::InFlight), ProxyError> {
+    let policy = destination.policy();
+    let mut tried = Vec::new();
+    loop {
+        let now = Instant::now().into_std();
+        let picked = worker
+            .with_rng(|rng| destination.pick(&tried, true, now, rng))
+            .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
+        let mut in_flight = picked.in_flight;
+        if let Some(transition) = picked.transition {
+            worker.note(destination, in_flight.endpoint().key(), transition);
+        }
+        tried.push(picked.index);
+        let pool = &destination.pools[picked.index];
+        let error = match pool.open(Inside::Tcp, policy.timeouts.connect).await {
+            Ok(connected) => {
+                if in_flight.is_probe() {
+                    let well = Outcome::Response {
+                        status: ::http::StatusCode::OK,
+                        grpc_status: None,
+                        flag: None,
+                    };
+                    observe(worker, destination, &mut in_flight, &well);
+                }
+                return Ok((connected, in_flight));
+            }
+            Err(error) => error,
+        };
+        let refused = ProxyError::new(error.flag(), error.to_string());
+        let Some(failure) = error.failure() else {
+            return Err(refused);
+        };
+        observe(
+            worker,
+            destination,
+            &mut in_flight,
+            &Outcome::Transport(failure),
+        );
+        let again = matches!(failure, TransportFailure::Connect | TransportFailure::Tls);
+        if !again || tried.len() as u32 >= TRIES {
+            return Err(refused);
+        }
+    }
+}
+
+fn observe(
+    worker: &Worker,
+    destination: &Destination,
+    in_flight: &mut selvage_policy::endpoint::InFlight,
+    outcome: &Outcome,
+) {
+    let now = Instant::now().into_std();
+    let breaker = &destination.policy().breaker;
+    let report = Report::of(outcome, None);
+    let transition = worker.with_rng(|rng| in_flight.observe(&report, breaker, now, rng));
+    if let Some(transition) = transition {
+        worker.note(destination, in_flight.endpoint().key(), transition);
+    }
+}

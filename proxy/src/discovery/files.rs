@@ -1,0 +1,148 @@
+//! Static mode: the same road with a shorter wire. Resources from a file or a
+//! folder, watched; what does not parse leaves what was running in place.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvage_certs::TrustDomain;
+use selvage_core::diagnostic::Diagnostics;
+use selvage_core::registry::WorkloadKey;
+use selvage_core::world::{Apply, World};
+use selvage_core::{parse, resource, view};
+use selvage_policy::snapshot::{Snapshot, WorkloadName};
+
+use super::{Discovery, decode};
+
+/// How often the folder is looked at; a change takes effect within a second.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// More than this is not a folder of policies.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why there is no Snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidResources {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// More than a folder of policies can be.
+    #[error("{}: more than 64 MiB of resources", path.display())]
+    TooLarge {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What the documents say is refused; rendered diagnostics.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Name and text of each source, in the order of their names.
+pub type Sources = Vec<(String, String)>;
+
+/// Reads a file, or all `*.yaml`, `*.yml` and `*.json` of a folder.
+pub fn read(path: &Path) -> Result<Sources, InvalidResources> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InvalidResources::Unreadable { path, source }
+    };
+    let mut files = Vec::new();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(unreadable(path))? {
+            let file = entry.map_err(unreadable(path))?.path();
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            if matches!(extension, Some("yaml" | "yml" | "json")) && file.is_file() {
+                files.push(file);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(path.to_owned());
+    }
+    let mut total = 0;
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        total += std::fs::metadata(&file).map_err(unreadable(&file))?.len();
+        if total > MAX_BYTES {
+            return Err(InvalidResources::TooLarge {
+                path: path.to_owned(),
+            });
+        }
+        let text = std::fs::read_to_string(&file).map_err(unreadable(&file))?;
+        sources.push((file.display().to_string(), text));
+    }
+    Ok(sources)
+}
+
+/// From documents to the view of one workload.
+pub fn load(
+    sources: &Sources,
+    workload: &WorkloadName,
+    trust_domain: &TrustDomain,
+    revision: u64,
+) -> Result<Snapshot, InvalidResources> {
+    let refused = |diagnostics: Diagnostics| InvalidResources::Refused(diagnostics.render(false));
+    let sources = sources
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()));
+    let documents = parse::parse_all(sources).map_err(refused)?;
+    let own = resource::ServiceName::new(&workload.namespace, &workload.service);
+    // Our own service is there, documented or not.
+    let registered = BTreeSet::from([own.clone()]);
+    let apply = Apply {
+        first_stamp: 0,
+        registered: &registered,
+        strict: false,
+    };
+    let mut world = World::new(trust_domain.clone());
+    let change = world.apply(documents, apply).map_err(refused)?;
+    if !change.warnings.is_empty() {
+        tracing::warn!("resources\n{}", change.warnings.render(false));
+    }
+    let key = WorkloadKey::new(&workload.namespace, &workload.name);
+    let resources = view::static_view(&world, &key, &own);
+    let snapshot = decode::snapshot(workload, revision, resources.iter()).map_err(|refused| {
+        let lines: Vec<String> = refused.iter().map(|(_, error)| error.to_string()).collect();
+        InvalidResources::Refused(lines.join("\n"))
+    })?;
+    Ok(snapshot)
+}
+
+/// Watches the folder for as long as it is polled. `seen`: what the first
+/// Snapshot, revision 1, was made from.
+pub async fn watch(
+    path: PathBuf,
+    workload: WorkloadName,
+    trust_domain: TrustDomain,
+    discovery: Arc<Discovery>,
+    mut seen: Sources,
+) {
+    let mut revision = 1;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let sources = match read(&path) {
+            Ok(sources) if sources != seen => sources,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "resources");
+                continue;
+            }
+        };
+        revision += 1;
+        match load(&sources, &workload, &trust_domain, revision) {
+            Ok(snapshot) => {
+                tracing::info!(revision, "resources changed");
+                discovery.swap(snapshot, HashSet::new());
+            }
+            Err(error) => {
+                tracing::error!("resources refused; what was running goes on\n{error}");
+            }
+        }
+        seen = sources;
+    }
+}

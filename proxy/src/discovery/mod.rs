@@ -1,0 +1,171 @@
+//! What this proxy knows of the mesh, and how it learns more: from local files
+//! ([`files`]) or from the control plane ([`stream`]), on the same road. Holds
+//! the one Snapshot that requests load; a swap is one store.
+
+pub mod decode;
+pub mod files;
+pub mod health;
+pub mod registration;
+pub mod stream;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use selvage_policy::snapshot::{ServiceName, Snapshot};
+use selvage_policy::table::{LiveService, LiveServices, LiveView};
+use tokio::sync::{mpsc, watch};
+
+/// A request waits at most this long for a service that is used for the first time.
+pub const FIRST_USE: Duration = Duration::from_secs(1);
+/// First uses on their way to the stream.
+const WANTS: usize = 256;
+
+/// A Snapshot with the live state beside it, and what is known not to be there.
+#[derive(Debug)]
+pub struct View {
+    /// What there is.
+    pub snapshot: Arc<Snapshot>,
+    /// Load, breakers, budgets and limits of its services.
+    pub live: LiveView,
+    /// Services that were asked for and do not exist.
+    pub absent: HashSet<ServiceName>,
+}
+
+/// Why a service is not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It does not exist.
+    NoService,
+    /// Nobody said so yet.
+    NotReady,
+}
+
+/// Shared by all threads.
+#[derive(Debug)]
+pub struct Discovery {
+    view: ArcSwapOption<View>,
+    live: LiveServices,
+    changed: watch::Sender<u64>,
+    /// Where first uses go; nowhere in static mode, where all is known.
+    wants: Option<mpsc::Sender<ServiceName>>,
+    connected: AtomicBool,
+}
+
+impl Discovery {
+    /// All is known from files.
+    #[must_use]
+    pub fn of_files() -> Arc<Self> {
+        Arc::new(Self::new(None))
+    }
+
+    /// More is learnt on first use: the receiver gets the names asked for.
+    #[must_use]
+    pub fn on_demand() -> (Arc<Self>, mpsc::Receiver<ServiceName>) {
+        let (sender, receiver) = mpsc::channel(WANTS);
+        (Arc::new(Self::new(Some(sender))), receiver)
+    }
+
+    fn new(wants: Option<mpsc::Sender<ServiceName>>) -> Self {
+        Self {
+            view: ArcSwapOption::empty(),
+            live: LiveServices::new(Instant::now()),
+            changed: watch::Sender::new(0),
+            wants,
+            connected: AtomicBool::new(false),
+        }
+    }
+
+    /// The view of now; `None` before the first.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.view.load_full()
+    }
+
+    /// Whether `view` is still the one of now. Cheap: asked for every request.
+    #[must_use]
+    pub fn is_current(&self, view: &Arc<View>) -> bool {
+        self.view
+            .load()
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, view))
+    }
+
+    /// The live state of every endpoint.
+    #[must_use]
+    pub const fn live(&self) -> &LiveServices {
+        &self.live
+    }
+
+    /// Replaces the view; live state of what stays is kept.
+    pub fn swap(&self, snapshot: Snapshot, absent: HashSet<ServiceName>) {
+        tracing::debug!(
+            revision = snapshot.revision,
+            services = snapshot.services.len(),
+            "snapshot"
+        );
+        let live = self.live.join(&snapshot, Instant::now());
+        let view = View {
+            snapshot: Arc::new(snapshot),
+            live,
+            absent,
+        };
+        self.view.store(Some(Arc::new(view)));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Counts swaps.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the control plane's stream is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// A service, with its live state. On first use it is asked for, and the
+    /// caller waits up to [`FIRST_USE`].
+    pub async fn service(&self, name: &ServiceName) -> Result<Arc<LiveService>, Missing> {
+        if let Some(answer) = self.known(name) {
+            return answer;
+        }
+        let Some(wants) = &self.wants else {
+            return Err(Missing::NotReady);
+        };
+        let mut changed = self.changed.subscribe();
+        if wants.try_send(name.clone()).is_err() {
+            return Err(Missing::NotReady);
+        }
+        let learnt = async {
+            loop {
+                if let Some(answer) = self.known(name) {
+                    return answer;
+                }
+                if changed.changed().await.is_err() {
+                    return Err(Missing::NotReady);
+                }
+            }
+        };
+        tokio::time::timeout(FIRST_USE, learnt)
+            .await
+            .unwrap_or(Err(Missing::NotReady))
+    }
+
+    fn known(&self, name: &ServiceName) -> Option<Result<Arc<LiveService>, Missing>> {
+        let view = self.view.load();
+        let view = view.as_ref()?;
+        if let Some(service) = view.live.service(name) {
+            return Some(Ok(service.clone()));
+        }
+        (self.wants.is_none() || view.absent.contains(name)).then_some(Err(Missing::NoService))
+    }
+}

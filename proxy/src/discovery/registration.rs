@@ -1,0 +1,243 @@
+//! This workload's entry in the registry: registered once it can serve,
+//! extended by heartbeats that carry the application's health, taken back at
+//! drain.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvage_api::v1;
+use selvage_policy::snapshot::WorkloadName;
+use tokio::sync::watch;
+use tonic::Code;
+
+use super::health::Healths;
+use crate::identity::Identity;
+use crate::identity::attest::{Backoff, ControlPlane, channel};
+use crate::lifecycle::Lifecycle;
+use crate::stubs::registry_client::RegistryClient;
+
+/// A lease that the server does not name.
+const LEASE: Duration = Duration::from_secs(15);
+/// Deregistration is a courtesy at the end: it does not hold the drain up.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is registered.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Who.
+    pub workload: WorkloadName,
+    /// Where callers reach its sidecar.
+    pub address: SocketAddr,
+    /// Service port and protocol, in the order of the health reports.
+    pub ports: Vec<(u16, v1::Protocol)>,
+    /// Labels of the workload.
+    pub labels: BTreeMap<String, String>,
+    /// Where Prometheus scrapes it.
+    pub telemetry: Option<SocketAddr>,
+}
+
+impl Registration {
+    fn ports(&self, healths: &[bool]) -> Vec<v1::RegisteredPort> {
+        self.ports
+            .iter()
+            .zip(healths)
+            .map(|((port, protocol), healthy)| v1::RegisteredPort {
+                service_port: u32::from(*port),
+                protocol: (*protocol).into(),
+                health: if *healthy {
+                    v1::Health::Healthy
+                } else {
+                    v1::Health::Unhealthy
+                }
+                .into(),
+            })
+            .collect()
+    }
+}
+
+/// The address of ours from which the control plane is reached: what others
+/// can most likely reach us at.
+pub fn source_address(control_plane: &str) -> std::io::Result<IpAddr> {
+    // Connecting a UDP socket sends nothing; it asks the kernel for the route.
+    let socket = match UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect(control_plane)?;
+        Ok(socket)
+    }) {
+        Ok(socket) => socket,
+        Err(_) => {
+            let socket = UdpSocket::bind("[::]:0")?;
+            socket.connect(control_plane)?;
+            socket
+        }
+    };
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Keeps the registration until the drain, and then takes it back.
+pub async fn run(
+    registration: Registration,
+    control_plane: ControlPlane,
+    identity: Arc<Identity>,
+    lifecycle: Arc<Lifecycle>,
+    mut healths: watch::Receiver<Healths>,
+) {
+    let mut keeper = Keeper {
+        registration,
+        control_plane,
+        identity,
+        client: None,
+    };
+    tokio::select! {
+        () = keeper.keep(&mut healths) => {}
+        () = lifecycle.left() => {}
+    }
+    let leave = keeper.deregister();
+    match tokio::time::timeout(DEREGISTER_TIMEOUT, leave).await {
+        Ok(Ok(())) => tracing::info!("deregistered"),
+        Ok(Err(status)) => tracing::warn!(error = status.message(), "not deregistered"),
+        Err(_) => tracing::warn!("not deregistered: no answer within a second"),
+    }
+}
+
+type Client = RegistryClient<tonic::transport::Channel>;
+
+struct Keeper {
+    registration: Registration,
+    control_plane: ControlPlane,
+    identity: Arc<Identity>,
+    /// With the moment its certificate expires: later it would be refused.
+    client: Option<(Client, std::time::SystemTime)>,
+}
+
+impl Keeper {
+    async fn keep(&mut self, healths: &mut watch::Receiver<Healths>) {
+        let mut backoff = Backoff::default();
+        let mut registered = false;
+        loop {
+            let now = healths.borrow_and_update().clone();
+            let result = if registered {
+                self.heartbeat(&now).await
+            } else {
+                self.register(&now).await
+            };
+            match result {
+                Ok(lease) => {
+                    if !registered {
+                        tracing::info!(address = %self.registration.address, "registered");
+                    }
+                    registered = true;
+                    backoff.reset();
+                    tokio::select! {
+                        () = tokio::time::sleep(lease / 3) => {}
+                        changed = healths.changed() => {
+                            if changed.is_err() {
+                                // The prober has ended; its last word stands.
+                                tokio::time::sleep(lease / 3).await;
+                            }
+                        }
+                    }
+                }
+                Err(status) => {
+                    registered &= status.code() != Code::NotFound;
+                    if status.code() != Code::NotFound {
+                        tracing::warn!(error = status.message(), "registry");
+                        self.client = None;
+                        backoff.wait().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn client(&mut self) -> Result<Client, tonic::Status> {
+        if let Some((client, expiry)) = &self.client
+            && *expiry > std::time::SystemTime::now()
+        {
+            return Ok(client.clone());
+        }
+        let current = self
+            .identity
+            .current()
+            .ok_or_else(|| tonic::Status::unavailable("no identity yet"))?;
+        let config =
+            selvage_certs::control_plane_client_config(&current.bundle, Some(&current.svid))
+                .map_err(|error| tonic::Status::internal(error.to_string()))?;
+        let client = RegistryClient::new(channel(&self.control_plane, config));
+        self.client = Some((client.clone(), current.svid.not_after()));
+        Ok(client)
+    }
+
+    async fn register(&mut self, healths: &[bool]) -> Result<Duration, tonic::Status> {
+        let Registration {
+            workload,
+            address,
+            ports: _,
+            labels,
+            telemetry,
+        } = &self.registration;
+        let request = v1::RegisterRequest {
+            namespace: workload.namespace.to_string(),
+            workload: workload.name.to_string(),
+            service: workload.service.to_string(),
+            address: address.to_string(),
+            ports: self.registration.ports(healths),
+            labels: labels.clone(),
+            weight: 1,
+            telemetry: telemetry
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+        };
+        let mut client = self.client()?;
+        let response = limited(client.register(request)).await?;
+        Ok(lease(response.lease))
+    }
+
+    async fn heartbeat(&mut self, healths: &[bool]) -> Result<Duration, tonic::Status> {
+        let WorkloadName {
+            namespace,
+            name,
+            service: _,
+        } = &self.registration.workload;
+        let request = v1::HeartbeatRequest {
+            namespace: namespace.to_string(),
+            workload: name.to_string(),
+            ports: self.registration.ports(healths),
+        };
+        let mut client = self.client()?;
+        let response = limited(client.heartbeat(request)).await?;
+        Ok(lease(response.lease))
+    }
+
+    async fn deregister(&mut self) -> Result<(), tonic::Status> {
+        let WorkloadName {
+            namespace,
+            name,
+            service: _,
+        } = &self.registration.workload;
+        let request = v1::DeregisterRequest {
+            namespace: namespace.to_string(),
+            workload: name.to_string(),
+        };
+        let mut client = self.client()?;
+        limited(client.deregister(request)).await.map(|_| ())
+    }
+}
+
+async fn limited<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, tonic::Status> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(result) => result.map(tonic::Response::into_inner),
+        Err(_) => Err(tonic::Status::deadline_exceeded("no answer within 5 s")),
+    }
+}
+
+fn lease(message: Option<prost_types::Duration>) -> Duration {
+    message
+        .and_then(|message| Duration::try_from(message).ok())
+        .filter(|lease| !lease.is_zero())
+        .unwrap_or(LEASE)
+}

@@ -1,0 +1,224 @@
+//! What stands between hyper's HTTP/1 server and its socket: the time a caller
+//! may take for a head, the time a connection may idle, and the answers hyper
+//! gives by itself (400, 414, 431), which leave with our flag on them.
+//!
+//! hyper's own header timeout also runs between requests, and would end idle
+//! keep-alive connections within seconds; so time is kept here.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use selvage_policy::flag::Flag;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::error::ProxyError;
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+const ENDED: u8 = 3;
+
+/// Told of each request and each end of a response on one connection.
+#[derive(Debug, Default)]
+pub struct DoorBell {
+    state: AtomicU8,
+    refused: Mutex<Option<Flag>>,
+}
+
+impl DoorBell {
+    /// A request's head is complete: the journey has it.
+    pub fn request(&self) {
+        self.state.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Its response has ended, but for the bytes still to be flushed.
+    pub fn response_ended(&self) {
+        // A caller that went away during an upgrade leaves no next request.
+        let _ = self
+            .state
+            .compare_exchange(BUSY, ENDED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The flag of the request that never reached the journey, if there was one.
+    #[must_use]
+    pub fn refused(&self) -> Option<Flag> {
+        *self.refused.lock()
+    }
+}
+
+/// Time limits of an HTTP/1 connection.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorLimits {
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Door<S> {
+    io: S,
+    bell: Arc<DoorBell>,
+    limits: DoorLimits,
+    timer: Option<(u8, Pin<Box<Sleep>>)>,
+    /// Our answer in place of hyper's, and how much of it is written.
+    answer: Option<(Vec<u8>, usize)>,
+}
+
+impl<S> Door<S> {
+    /// Guards one connection.
+    pub fn new(io: S, bell: Arc<DoorBell>, limits: DoorLimits) -> Self {
+        Self {
+            io,
+            bell,
+            limits,
+            timer: None,
+            answer: None,
+        }
+    }
+
+    /// The socket, once HTTP is over (an upgrade).
+    pub fn into_inner(self) -> S {
+        self.io
+    }
+
+    fn state(&self) -> u8 {
+        self.bell.state.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, state: u8) -> Option<Duration> {
+        match state {
+            IDLE => self.limits.idle,
+            HEAD => Some(self.limits.head),
+            _ => None,
+        }
+    }
+
+    /// Ready when the caller took too long in this state.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<u8> {
+        let state = self.state();
+        let Some(limit) = self.limit(state) else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if self.timer.as_ref().is_none_or(|(armed, _)| *armed != state) {
+            self.timer = Some((state, Box::pin(tokio::time::sleep(limit))));
+        }
+        match &mut self.timer {
+            Some((_, timer)) => timer.as_mut().poll(cx).map(|()| state),
+            None => Poll::Pending,
+        }
+    }
+
+    /// hyper writes outside of a journey only to refuse a head.
+    fn refuse(&mut self, bytes: &[u8]) {
+        if self.answer.is_some() || matches!(self.state(), BUSY | ENDED) {
+            return;
+        }
+        let flag = match bytes.get(9..12) {
+            Some(b"431") => Flag::HeadersTooLarge,
+            Some(b"414") => Flag::UriTooLong,
+            _ => Flag::BadRequest,
+        };
+        *self.bell.refused.lock() = Some(flag);
+        self.answer = Some((ProxyError::new(flag, "malformed head").http1_bytes(), 0));
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Door<S> {
+    /// Writes our answer; ready when all of it is out.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((answer, written)) = &mut self.answer {
+            if *written == answer.len() {
+                return Poll::Ready(Ok(()));
+            }
+            let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &answer[*written..]))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written += wrote;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before && this.state() == IDLE {
+                    this.bell.state.store(HEAD, Ordering::Relaxed);
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let state = ready!(this.poll_overdue(cx));
+                if state == HEAD {
+                    *this.bell.refused.lock() = Some(Flag::SlowRequest);
+                    let error = ProxyError::new(Flag::SlowRequest, "head took too long");
+                    this.answer = Some((error.http1_bytes(), 0));
+                    // What does not fit into the socket at once is not worth waiting for.
+                    let _ = this.poll_answer(cx);
+                }
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.refuse(buf);
+        if self.answer.is_some() {
+            return self.poll_answer(cx).map_ok(|()| buf.len());
+        }
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.refuse(bufs.first().map_or(&[], |first| first));
+        if self.answer.is_some() {
+            let all = bufs.iter().map(|buf| buf.len()).sum();
+            return self.poll_answer(cx).map_ok(|()| all);
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        let _ = self
+            .bell
+            .state
+            .compare_exchange(ENDED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,159 @@
+//! The answer to a caller: the upstream's, made safe to pass on, or our own.
+//! An upgrade that the upstream agreed to becomes a tunnel here.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use selvage_policy::flag::Flag;
+use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
+use tokio::time::Instant;
+
+use super::record::Record;
+use super::send::{Answered, Outgoing, Tried};
+use crate::error::{FLAG, PROXY_STATUS, ProxyError};
+use crate::forward::tunnel;
+use crate::http::body::{Patience, ResponseBody};
+use crate::upstream::Destination;
+use crate::worker::Worker;
+
+/// An upgrade whose caller never takes it up is given up after this long.
+const UPGRADE_WAIT: Duration = Duration::from_secs(10);
+
+/// Our own answer.
+pub(super) fn refuse(
+    error: ProxyError,
+    grpc: bool,
+    mut record: Box<Record>,
+) -> Response<ResponseBody> {
+    let response = error.response_head(grpc);
+    record.refuses(&error, response.status());
+    response.map(|()| ResponseBody::empty().ending(record))
+}
+
+/// The answer after the last try.
+pub(super) fn answer(
+    worker: &Rc<Worker>,
+    destination: &Rc<Destination>,
+    tried: Tried,
+    outgoing: Outgoing,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let Tried {
+        answered,
+        in_flight,
+        error,
+        ..
+    } = tried;
+    let Some(answered) = answered else {
+        return Err(error);
+    };
+    let Answered {
+        response,
+        peeked,
+        lease,
+        way,
+        flag,
+        grpc_status,
+    } = *answered;
+    let (mut parts, mut body) = response.into_parts();
+    let status = parts.status;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let switched = switch(worker, destination, &mut parts, &mut body, &outgoing)?;
+        record.answers(status, None, flag, None, in_flight);
+        return Ok(switched);
+    }
+    clean(&mut parts.headers, way.mesh);
+    // hyper writes the version its connection speaks.
+    parts.version = Version::HTTP_11;
+    record.answers(status, grpc_status, flag, Some(lease), in_flight);
+    let body = match peeked {
+        Some(frame) => ResponseBody::peeked(frame, body),
+        None => ResponseBody::upstream(body),
+    };
+    let patience = Patience {
+        deadline: outgoing.deadline.0.map(Instant::from_std),
+        idle: destination
+            .policy()
+            .timeouts
+            .idle
+            .map(|limit| (limit, outgoing.activity.clone())),
+    };
+    Ok(Response::from_parts(parts, body.within(patience)))
+}
+
+/// Takes from a response what belongs to one hop, and what only a sidecar may
+/// say; of another sidecar its flag is kept.
+fn clean(headers: &mut HeaderMap, mesh: bool) {
+    strip_hop_by_hop(headers);
+    let kept = if mesh {
+        headers.get(FLAG).cloned()
+    } else {
+        None
+    };
+    let flagged = kept.is_some();
+    strip_untrusted(headers);
+    if let Some(flag) = kept {
+        headers.insert(FLAG, flag);
+    }
+    if !flagged && headers.get(PROXY_STATUS).is_some_and(is_ours) {
+        headers.remove(PROXY_STATUS);
+    }
+}
+
+/// A `Proxy-Status` that only a Selvage may write.
+fn is_ours(value: &HeaderValue) -> bool {
+    value.as_bytes().starts_with(b"selvage;")
+}
+
+/// The upstream changes protocols: so do we, once the caller has our 101.
+fn switch(
+    worker: &Rc<Worker>,
+    destination: &Rc<Destination>,
+    parts: &mut http::response::Parts,
+    body: &mut hyper::body::Incoming,
+    outgoing: &Outgoing,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let unasked = || ProxyError::new(Flag::BadResponse, "101 without a request to upgrade");
+    let caller = outgoing.take_upgrade().ok_or_else(unasked)?;
+    let protocol = parts.headers.get(UPGRADE).cloned().ok_or_else(unasked)?;
+    let upstream = parts.extensions.remove::<OnUpgrade>().ok_or_else(unasked)?;
+    let _ = body;
+    strip_hop_by_hop(&mut parts.headers);
+    strip_untrusted(&mut parts.headers);
+    let idle = destination.policy().timeouts.idle_tcp;
+    let permit = destination
+        .live
+        .admit_connection(&destination.policy().limits);
+    let tcp = destination.tcp.clone();
+    let worker_index = worker.index;
+    tokio::task::spawn_local(async move {
+        let both = async { tokio::try_join!(caller, upstream) };
+        match tokio::time::timeout(UPGRADE_WAIT, both).await {
+            Ok(Ok((caller, upstream))) => {
+                let record = tcp.open(worker_index);
+                tunnel(
+                    TokioIo::new(caller),
+                    TokioIo::new(upstream),
+                    idle,
+                    Some(&record),
+                )
+                .await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "upgrade"),
+            Err(_) => tracing::debug!("upgrade: one side never took it up"),
+        }
+        drop(permit);
+    });
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = std::mem::take(&mut parts.headers);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    Ok(response)
+}

@@ -1,0 +1,486 @@
+//! One try: choose an endpoint, take a connection, send, wait for the head.
+//! Tells what became of it; whether it is repeated is decided elsewhere.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use selvage_policy::balance::Picked;
+use selvage_policy::classify::{Class, Outcome, TransportFailure};
+use selvage_policy::deadline::{self, DeadlineOwner};
+use selvage_policy::endpoint::{InFlight, Report};
+use selvage_policy::flag::Flag;
+use selvage_policy::retry::{Attempts, Ended, Pushback};
+use selvage_policy::snapshot::Timeouts;
+use tokio::time::Instant;
+
+use crate::error::{FLAG, ProxyError};
+use crate::http::grpc_status;
+use crate::http::head::{self, Asked};
+use crate::http::replay::{Activity, Gate, Replay, RequestBody};
+use crate::upstream::pool::{Lease, Unsent};
+use crate::upstream::{Destination, Way};
+use crate::worker::Worker;
+
+/// An application that never says `100 Continue` gets the body after this long
+/// (RFC 9110 §10.1.1: a client need not wait for ever).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// A request as it is sent, as often as need be.
+pub(super) struct Outgoing {
+    /// The method.
+    pub(super) method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    /// What was asked for beside the head.
+    pub(super) asked: Asked,
+    /// Whether it is a gRPC call.
+    pub(super) grpc: bool,
+    /// The moment the exchange must be over, and whose it is.
+    pub(super) deadline: (Option<std::time::Instant>, DeadlineOwner),
+    /// Its body.
+    pub(super) body: Replay,
+    /// When a byte last moved.
+    pub(super) activity: Rc<Activity>,
+    /// Whether a gRPC status is waited for before the response is passed on.
+    peeks: bool,
+    gate: Option<Arc<Gate>>,
+    upgrade: RefCell<Option<OnUpgrade>>,
+}
+
+impl Outgoing {
+    /// Takes a request apart. At most `keep` bytes of its body are kept for replay.
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        asked: Asked,
+        grpc: bool,
+        deadline: (Option<std::time::Instant>, DeadlineOwner),
+        keep: usize,
+        peeks: bool,
+    ) -> Self {
+        let upgrade = asked
+            .upgrade
+            .is_some()
+            .then(|| hyper::upgrade::on(&mut request));
+        let gate = asked.expects_continue.then(Arc::<Gate>::default);
+        let activity = Activity::new();
+        let (parts, body) = request.into_parts();
+        Self {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            asked,
+            grpc,
+            deadline,
+            body: Replay::of(body, keep, activity.clone(), gate.clone()),
+            activity,
+            peeks,
+            gate,
+            upgrade: RefCell::new(upgrade),
+        }
+    }
+
+    /// The caller's side of an upgrade.
+    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.borrow_mut().take()
+    }
+
+    /// The head and body for one try.
+    fn request(
+        &self,
+        destination: &Destination,
+        way: Way,
+        now: Instant,
+    ) -> Result<Request<RequestBody>, ProxyError> {
+        let mut request = Request::new(self.body.reader());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        *request.version_mut() = self.asked.version;
+        head::address(&mut request, &self.asked, way.hop, &destination.authority)?;
+        if let (Some(deadline), _) = self.deadline {
+            let left = deadline::remaining(deadline, now.into_std())
+                .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
+            let headers = request.headers_mut();
+            if self.grpc {
+                headers.insert(deadline::GRPC_TIMEOUT, deadline::encode_grpc_timeout(left));
+            }
+            if way.mesh {
+                headers.insert(deadline::DEADLINE_MS, deadline::encode_deadline_ms(left));
+            }
+        }
+        if let Some(gate) = &self.gate {
+            let gate = gate.clone();
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == http::StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        Ok(request)
+    }
+}
+
+/// A response whose head has come, with what it holds.
+pub(super) struct Answered {
+    /// The head, and the body that follows.
+    pub(super) response: Response<Incoming>,
+    /// A frame that was read to judge the response by it.
+    pub(super) peeked: Option<Frame<Bytes>>,
+    /// The connection it comes on.
+    pub(super) lease: Lease,
+    /// Which way it came.
+    pub(super) way: Way,
+    /// The flag of another sidecar.
+    pub(super) flag: Option<Flag>,
+    /// Its gRPC status, if that is known already.
+    pub(super) grpc_status: Option<u32>,
+}
+
+/// What became of a try.
+pub(super) struct Tried {
+    /// The endpoint's index.
+    pub(super) index: usize,
+    /// How it ended, as far as is known.
+    pub(super) outcome: Outcome,
+    /// The response, if there is one.
+    pub(super) answered: Option<Box<Answered>>,
+    /// Counts as load of the endpoint.
+    pub(super) in_flight: InFlight,
+    /// What the caller is told, if there is no response.
+    pub(super) error: ProxyError,
+    pushback: Pushback,
+}
+
+impl Tried {
+    /// How long the upstream asked to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.pushback.at_least()
+    }
+
+    /// For the decision on what follows.
+    pub(super) fn ended(&self, outgoing: &Outgoing) -> Ended {
+        Ended {
+            outcome: self.outcome,
+            replayable: outgoing.body.is_replayable() && outgoing.asked.upgrade.is_none(),
+            untouched: outgoing.body.is_untouched(),
+            pushback: self.pushback,
+            exhausted_below: false,
+        }
+    }
+}
+
+/// Why a try has no response.
+enum Failure {
+    /// A limit of ours: no other endpoint would help.
+    Ours(ProxyError),
+    /// The upstream.
+    Upstream(TransportFailure, String),
+    /// Time.
+    TimedOut(Expired),
+}
+
+/// Which limit ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expired {
+    /// `backendRequest`.
+    Try,
+    /// `request`, or the caller's own.
+    Deadline,
+    /// `idle`.
+    Idle,
+}
+
+/// The limits of one try.
+struct Limits {
+    this_try: Option<Instant>,
+    deadline: Option<Instant>,
+    idle: Option<Duration>,
+    activity: Rc<Activity>,
+}
+
+impl Limits {
+    fn of(timeouts: &Timeouts, outgoing: &Outgoing, now: Instant) -> Self {
+        Self {
+            this_try: timeouts.backend_request.map(|limit| now + limit),
+            deadline: outgoing.deadline.0.map(Instant::from_std),
+            idle: timeouts.idle,
+            activity: outgoing.activity.clone(),
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let idle = self.idle.map(|limit| self.activity.last() + limit);
+        [self.this_try, self.deadline, idle]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn expired(&self, now: Instant) -> Option<Expired> {
+        let past = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= now);
+        if past(self.deadline) {
+            Some(Expired::Deadline)
+        } else if past(self.this_try) {
+            Some(Expired::Try)
+        } else if past(self.idle.map(|limit| self.activity.last() + limit)) {
+            Some(Expired::Idle)
+        } else {
+            None
+        }
+    }
+
+    /// Waits for something, within the limits.
+    async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, Expired> {
+        tokio::pin!(waited);
+        loop {
+            let Some(next) = self.next() else {
+                return Ok(waited.await);
+            };
+            tokio::select! {
+                biased;
+                done = &mut waited => return Ok(done),
+                () = tokio::time::sleep_until(next) => {
+                    if let Some(expired) = self.expired(Instant::now()) {
+                        return Err(expired);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tries once.
+///
+/// # Errors
+/// Where nothing was tried: no endpoint may be, or a limit of ours is reached.
+pub(super) async fn attempt(
+    worker: &Rc<Worker>,
+    destination: &Rc<Destination>,
+    attempts: &mut Attempts,
+    outgoing: &Outgoing,
+) -> Result<Tried, ProxyError> {
+    let now = Instant::now();
+    let picked = worker
+        .with_rng(|rng| {
+            destination.pick(attempts.tried(), attempts.retryable(), now.into_std(), rng)
+        })
+        .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
+    let Picked {
+        index,
+        mut in_flight,
+        transition,
+    } = picked;
+    attempts.sent_to(index);
+    if let Some(transition) = transition {
+        worker.note(destination, in_flight.endpoint().key(), transition);
+    }
+    let way = destination.way(index, &outgoing.asked);
+    let limits = Limits::of(&destination.policy().timeouts, outgoing, now);
+    let sending = send(destination, outgoing, index, way, &limits);
+    let sent = probing(worker, destination, &mut in_flight, sending).await;
+    let tried = match sent {
+        Ok(answered) => {
+            in_flight.first_byte(Instant::now().into_std());
+            judge(answered, outgoing, index, in_flight, &limits).await
+        }
+        Err(Failure::Ours(error)) => return Err(error),
+        Err(Failure::Upstream(failure, reason)) => {
+            let error = ProxyError::new(failure.flag(), reason);
+            failed(index, Outcome::Transport(failure), in_flight, error)
+        }
+        Err(Failure::TimedOut(expired)) => timed_out(index, expired, in_flight, outgoing),
+    };
+    Ok(tried)
+}
+
+/// Lets a try go on while its HalfOpen endpoint is judged by the time it takes.
+async fn probing<T>(
+    worker: &Worker,
+    destination: &Destination,
+    in_flight: &mut InFlight,
+    sending: impl Future<Output = T>,
+) -> T {
+    let Some(decides) = in_flight.probe_deadline() else {
+        return sending.await;
+    };
+    tokio::pin!(sending);
+    tokio::select! {
+        biased;
+        sent = &mut sending => return sent,
+        () = tokio::time::sleep_until(Instant::from_std(decides)) => {}
+    }
+    let late = Report {
+        class: Class::HardFailure,
+        could_not_connect: false,
+        retry_after: None,
+    };
+    learn(worker, destination, in_flight, &late);
+    sending.await
+}
+
+/// Reports a try to its endpoint's breaker and load.
+pub(super) fn learn(
+    worker: &Worker,
+    destination: &Destination,
+    in_flight: &mut InFlight,
+    report: &Report,
+) {
+    let breaker = &destination.policy().breaker;
+    let now = Instant::now().into_std();
+    let transition = worker.with_rng(|rng| in_flight.observe(report, breaker, now, rng));
+    if let Some(transition) = transition {
+        worker.note(destination, in_flight.endpoint().key(), transition);
+    }
+}
+
+async fn send(
+    destination: &Destination,
+    outgoing: &Outgoing,
+    index: usize,
+    way: Way,
+    limits: &Limits,
+) -> Result<Answered, Failure> {
+    let leased = limits
+        .within(destination.lease(index, way))
+        .await
+        .map_err(Failure::TimedOut)?;
+    let mut lease = leased.map_err(|error| match error.failure() {
+        Some(failure) => Failure::Upstream(failure, error.to_string()),
+        None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
+    })?;
+    let request = outgoing
+        .request(destination, way, Instant::now())
+        .map_err(Failure::Ours)?;
+    let response = {
+        let sending = limits.within(lease.send(request));
+        tokio::pin!(sending);
+        match &outgoing.gate {
+            None => sending.await,
+            Some(gate) => tokio::select! {
+                biased;
+                response = &mut sending => response,
+                () = tokio::time::sleep(CONTINUE_WAIT) => {
+                    gate.open();
+                    sending.await
+                }
+            },
+        }
+    }
+    .map_err(Failure::TimedOut)?
+    .map_err(|Unsent { failure, reason }| Failure::Upstream(failure, reason))?;
+    let flag = way
+        .mesh
+        .then(|| {
+            response
+                .headers()
+                .get(FLAG)?
+                .to_str()
+                .ok()
+                .and_then(Flag::parse)
+        })
+        .flatten();
+    let grpc_status = if outgoing.grpc {
+        grpc_status(response.headers())
+    } else {
+        None
+    };
+    Ok(Answered {
+        response,
+        peeked: None,
+        lease,
+        way,
+        flag,
+        grpc_status,
+    })
+}
+
+/// Judges a response by its head; a gRPC response also by its trailers, where
+/// they follow at once and a policy asks for them.
+async fn judge(
+    mut answered: Answered,
+    outgoing: &Outgoing,
+    index: usize,
+    in_flight: InFlight,
+    limits: &Limits,
+) -> Tried {
+    let waits_for_status = outgoing.grpc
+        && outgoing.peeks
+        && answered.grpc_status.is_none()
+        // A two-way stream may wait for more of the request before it says anything.
+        && outgoing.body.is_complete();
+    if waits_for_status {
+        match limits.within(answered.response.body_mut().frame()).await {
+            Ok(Some(Ok(frame))) => {
+                answered.grpc_status = frame.trailers_ref().and_then(grpc_status);
+                answered.peeked = Some(frame);
+            }
+            Ok(None) => {}
+            Ok(Some(Err(error))) => {
+                let error = ProxyError::new(Flag::Reset, error.to_string());
+                let outcome = Outcome::Transport(TransportFailure::Reset);
+                return failed(index, outcome, in_flight, error);
+            }
+            Err(expired) => return timed_out(index, expired, in_flight, outgoing),
+        }
+    }
+    let outcome = Outcome::Response {
+        status: answered.response.status(),
+        grpc_status: answered.grpc_status,
+        flag: answered.flag,
+    };
+    let pushback = Pushback::parse(answered.response.headers());
+    let error = ProxyError::new(Flag::BadResponse, "answered");
+    Tried {
+        index,
+        outcome,
+        answered: Some(Box::new(answered)),
+        in_flight,
+        error,
+        pushback,
+    }
+}
+
+fn failed(index: usize, outcome: Outcome, in_flight: InFlight, error: ProxyError) -> Tried {
+    Tried {
+        index,
+        outcome,
+        answered: None,
+        in_flight,
+        error,
+        pushback: Pushback::None,
+    }
+}
+
+fn timed_out(index: usize, expired: Expired, in_flight: InFlight, outgoing: &Outgoing) -> Tried {
+    let (outcome, detail) = match (expired, outgoing.deadline.1) {
+        (Expired::Deadline, DeadlineOwner::Caller) => {
+            (Outcome::CallerDeadline, "the caller's deadline passed")
+        }
+        (Expired::Deadline, DeadlineOwner::Route) => (
+            Outcome::Transport(TransportFailure::Timeout),
+            "timeouts.request ran out",
+        ),
+        (Expired::Try, _) => (
+            Outcome::Transport(TransportFailure::Timeout),
+            "timeouts.backendRequest ran out",
+        ),
+        (Expired::Idle, _) => (
+            Outcome::Transport(TransportFailure::Timeout),
+            "timeouts.idle ran out",
+        ),
+    };
+    failed(
+        index,
+        outcome,
+        in_flight,
+        ProxyError::new(Flag::Timeout, detail),
+    )
+}

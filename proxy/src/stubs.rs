@@ -1,0 +1,10 @@
+//! The gRPC client stubs of package `selvage.v1`. The messages are those of
+//! `selvage-api`; what is generated here only calls.
+
+#![allow(
+    missing_docs,
+    reason = "generated; the proto files carry the documentation"
+)]
+#![allow(clippy::all, reason = "generated")]
+
+include!(concat!(env!("OUT_DIR"), "/selvage.v1.rs"));

@@ -1,0 +1,76 @@
+//! What an error of hyper or h2 means for the request: whether the upstream
+//! can have seen it, broke off, or talks nonsense.
+
+use std::error::Error;
+
+use selvage_policy::classify::TransportFailure;
+
+/// Sorts the failure of a request that was handed to a connection.
+///
+/// `reused`: the connection had served a request before, so that the peer may
+/// have closed it while ours was on the way.
+#[must_use]
+pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
+    if let Some(error) = h2_error(error) {
+        return sort_h2(error);
+    }
+    if error.is_parse() || error.is_parse_status() {
+        return TransportFailure::BadResponse;
+    }
+    if error.is_canceled() {
+        // It never left our queue.
+        return TransportFailure::Unprocessed;
+    }
+    let closed = error.is_incomplete_message() || error.is_closed() || is_broken_pipe(error);
+    if closed && reused {
+        return TransportFailure::ReusedClosed;
+    }
+    TransportFailure::Reset
+}
+
+fn sort_h2(error: &h2::Error) -> TransportFailure {
+    let reason = error.reason();
+    if reason == Some(h2::Reason::REFUSED_STREAM) {
+        return TransportFailure::Unprocessed;
+    }
+    // GOAWAY with NO_ERROR reaches only streams above its last id (RFC 9113 §6.8).
+    if error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR) {
+        return TransportFailure::Unprocessed;
+    }
+    if matches!(
+        reason,
+        Some(
+            h2::Reason::PROTOCOL_ERROR
+                | h2::Reason::FRAME_SIZE_ERROR
+                | h2::Reason::COMPRESSION_ERROR
+        )
+    ) {
+        return TransportFailure::BadResponse;
+    }
+    TransportFailure::Reset
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn is_broken_pipe(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+            );
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,121 @@
+//! The way to a service: its endpoints with their live state, the worker's
+//! connections to each, and how a request travels there. The application
+//! beside us is such a service too, with one endpoint and no breaker.
+
+pub mod connect;
+pub mod failure;
+pub mod pool;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::Version;
+use http::uri::Authority;
+use selvage_policy::balance::{self, NoHealthyEndpoint, Picked};
+use selvage_policy::endpoint::EndpointState;
+use selvage_policy::service::ServiceState;
+use selvage_policy::snapshot::{Protocol, Service, ServicePort, TrafficPolicy};
+
+use crate::http::head::{Asked, Hop};
+use crate::telemetry::metrics::{DestinationSeries, HttpSeries, TcpSeries};
+
+use self::connect::ConnectError;
+use self::pool::{Lease, Opening, Pool};
+
+/// One port of a service as one worker calls it.
+#[derive(Debug)]
+pub struct Destination {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Its port, with its endpoints.
+    pub port: Arc<ServicePort>,
+    /// Limits and budget, shared by the workers.
+    pub live: Arc<ServiceState>,
+    /// Beside `port.endpoints`, in their order.
+    pub states: Vec<Arc<EndpointState>>,
+    /// This worker's connections, in the same order.
+    pub pools: Vec<Rc<Pool>>,
+    /// `host:port` for requests that name none.
+    pub authority: Authority,
+    /// `namespace/service`.
+    pub label: Arc<str>,
+    /// What its requests are counted in.
+    pub http: Arc<HttpSeries>,
+    /// What its connections are counted in.
+    pub tcp: Arc<TcpSeries>,
+    /// Retries and transitions.
+    pub series: Arc<DestinationSeries>,
+}
+
+/// How a request reaches an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// What is spoken.
+    pub hop: Hop,
+    /// On a connection that served nothing before and serves nothing after.
+    pub alone: bool,
+    /// Another sidecar is at the other end: its word is believed.
+    pub mesh: bool,
+}
+
+impl Destination {
+    /// How callers treat it.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<TrafficPolicy> {
+        &self.service.policy
+    }
+
+    /// Chooses the endpoint of the next try.
+    pub fn pick(
+        &self,
+        tried: &[usize],
+        retryable: bool,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Picked, NoHealthyEndpoint> {
+        balance::pick(
+            &self.port.endpoints,
+            &self.states,
+            tried,
+            retryable,
+            now,
+            rng,
+        )
+    }
+
+    /// How a request travels to the endpoint at `index`.
+    #[must_use]
+    pub fn way(&self, index: usize, asked: &Asked) -> Way {
+        let mesh = self.port.endpoints[index].key.identity.is_some();
+        // What HTTP/2 cannot carry through: upgrades, and interim answers.
+        let http1_only = asked.upgrade.is_some() || asked.expects_continue;
+        let hop = match (mesh, self.port.protocol) {
+            (true, _) if http1_only => Hop::Http1,
+            (true, _) => Hop::MeshHttp2,
+            (false, Protocol::Http2 | Protocol::Grpc) => Hop::PlainHttp2,
+            (false, Protocol::Detect) if asked.version == Version::HTTP_2 => Hop::PlainHttp2,
+            (false, Protocol::Http | Protocol::Detect | Protocol::Tcp) => Hop::Http1,
+        };
+        Way {
+            hop,
+            alone: asked.upgrade.is_some(),
+            mesh,
+        }
+    }
+
+    /// A connection to the endpoint at `index`.
+    pub async fn lease(&self, index: usize, way: Way) -> Result<Lease, ConnectError> {
+        let limits = &self.policy().limits;
+        let opening = Opening {
+            timeout: self.policy().timeouts.connect,
+            permit: &|| self.live.admit_connection(limits),
+            pending: &|| self.live.admit_pending(limits),
+        };
+        let pool = &self.pools[index];
+        match way.hop {
+            Hop::Http1 => pool.http1(way.alone, &opening).await,
+            Hop::MeshHttp2 | Hop::PlainHttp2 => pool.http2(&opening).await,
+        }
+    }
+}

@@ -1,0 +1,529 @@
+//! One worker: a thread with its own connections, pools and caches. What it
+//! shares with the others stands in [`Shared`]; everything else is its own, so
+//! that a request takes no lock and wakes no other thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::uri::Authority;
+use selvage_certs::SpiffeId;
+use selvage_policy::authority::{self, InvalidAuthority};
+use selvage_policy::breaker::Transition;
+use selvage_policy::crowd::Crowd;
+use selvage_policy::endpoint::EndpointState;
+use selvage_policy::flag::Flag;
+use selvage_policy::service::ServiceState;
+use selvage_policy::snapshot::{
+    BreakerPolicy, Endpoint, EndpointKey, Limits, MutualTls, Protocol, Service, ServiceName,
+    ServicePort, TrafficPolicy, WorkloadName,
+};
+use selvage_policy::table::{LivePort, LiveService};
+
+use crate::discovery::{Discovery, Missing, View};
+use crate::error::ProxyError;
+use crate::http::head::HeadLimits;
+use crate::identity::Identity;
+use crate::journal::Journal;
+use crate::lifecycle::{Direction, Lifecycle};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Counter, Decision, HttpSeries, Metrics, TcpSeries};
+use crate::upstream::Destination;
+use crate::upstream::connect::Peer;
+use crate::upstream::pool::Pool;
+
+/// Authorities remembered per worker; beyond it the cache starts anew.
+const AUTHORITIES: usize = 4096;
+/// Callers remembered per worker, for the handles of their series.
+const CALLERS: usize = 4096;
+/// How often idle connections are looked for.
+const TIDY: Duration = Duration::from_secs(5);
+/// The route of a request that no route resource matched.
+pub const DEFAULT_ROUTE: &str = "default";
+
+/// One port of the application beside us.
+#[derive(Debug, Clone)]
+pub struct AppPort {
+    /// The port callers name.
+    pub service_port: u16,
+    /// Where the application listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+/// Settings the path reads, from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds of a head.
+    pub head: HeadLimits,
+    /// Bytes of all header fields.
+    pub header_bytes: usize,
+    /// Time for a head.
+    pub header_timeout: Duration,
+    /// Time for a handshake.
+    pub handshake_timeout: Duration,
+    /// Handshakes at a time.
+    pub handshakes: usize,
+    /// Streams per HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes of a body kept for replay.
+    pub replay_bytes: usize,
+    /// The sidecar's own setting; unset: MeshConfig's.
+    pub mutual_tls: Option<MutualTls>,
+    /// The application's ports.
+    pub ports: Vec<AppPort>,
+}
+
+/// What all threads of a proxy share.
+pub struct Shared {
+    /// Who we stand beside.
+    pub workload: WorkloadName,
+    /// Settings.
+    pub settings: Settings,
+    /// Our identity.
+    pub identity: Arc<Identity>,
+    /// What we know.
+    pub discovery: Arc<Discovery>,
+    /// Whether we are coming or going.
+    pub lifecycle: Arc<Lifecycle>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is logged per request.
+    pub access_log: AccessLog,
+    /// Breakers' transitions.
+    pub journal: Journal,
+    /// Handshakes in progress.
+    pub handshakes: tokio::sync::Semaphore,
+    /// The addresses our own listeners are bound to.
+    pub own: OnceLock<Vec<SocketAddr>>,
+    /// The application, as a service of one endpoint per port.
+    pub apps: Vec<LiveService>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("workload", &self.workload)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The application as a service: one endpoint, no breaker, no limits but those
+/// of the inbound side.
+#[must_use]
+pub fn application(workload: &WorkloadName, port: &AppPort) -> LiveService {
+    let name = ServiceName::new(&workload.namespace, &workload.service);
+    let now = Instant::now();
+    let unlimited = Limits {
+        max_connections: u32::MAX,
+        max_requests: u32::MAX,
+        max_pending: u32::MAX,
+    };
+    let breaker = BreakerPolicy {
+        consecutive_failures: 0,
+        success_rate: None,
+        ..BreakerPolicy::default()
+    };
+    let policy = Arc::new(TrafficPolicy {
+        breaker,
+        limits: unlimited,
+        ..TrafficPolicy::default()
+    });
+    let key = EndpointKey {
+        service: name.clone(),
+        port: port.service_port,
+        address: port.address,
+        identity: None,
+    };
+    let endpoint = Endpoint {
+        key: key.clone(),
+        id: "application".into(),
+        weight: 1,
+        labels: Default::default(),
+        healthy: true,
+    };
+    let service_port = Arc::new(ServicePort {
+        service: name.clone(),
+        port: port.service_port,
+        protocol: port.protocol,
+        endpoints: vec![Arc::new(endpoint)],
+    });
+    let state = Arc::new(ServiceState::new(name.clone(), policy.budget, now));
+    let service = Arc::new(Service {
+        name,
+        ports: vec![service_port.clone()],
+        policy,
+    });
+    let endpoint = Arc::new(EndpointState::new(key, Arc::new(Crowd::default()), now));
+    LiveService {
+        service,
+        state,
+        ports: vec![LivePort {
+            port: service_port,
+            states: vec![endpoint],
+        }],
+    }
+}
+
+/// What a worker resolved under one view, until the view changes.
+#[derive(Default)]
+struct Resolved {
+    view: Option<Arc<View>>,
+    authorities: HashMap<Box<str>, Rc<Destination>>,
+    ports: HashMap<(ServiceName, u16), Rc<Destination>>,
+    decisions: HashMap<(Decision, Box<str>), Arc<Counter>>,
+}
+
+/// See the module.
+pub struct Worker {
+    /// Its number, for its cells of the metrics.
+    pub index: usize,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    rng: RefCell<fastrand::Rng>,
+    resolved: RefCell<Resolved>,
+    pools: RefCell<HashMap<EndpointKey, Rc<Pool>>>,
+    apps: Vec<Rc<Destination>>,
+    callers: RefCell<HashMap<Option<SpiffeId>, Rc<CallerSeries>>>,
+    own_label: Arc<str>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the traffic of one caller is counted in, on the inbound side.
+#[derive(Debug)]
+pub struct CallerSeries {
+    /// `namespace/serviceAccount`, `-` where unknown.
+    pub source: Arc<str>,
+    /// Requests.
+    pub http: Arc<HttpSeries>,
+    /// Connections of opaque bytes.
+    pub tcp: Arc<TcpSeries>,
+}
+
+impl Worker {
+    /// A worker with nothing open.
+    #[must_use]
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let label: Arc<str> =
+            format!("{}/{}", shared.workload.namespace, shared.workload.service).into();
+        let mut worker = Self {
+            index,
+            rng: RefCell::new(fastrand::Rng::new()),
+            resolved: RefCell::default(),
+            pools: RefCell::default(),
+            apps: Vec::new(),
+            callers: RefCell::default(),
+            own_label: label,
+            shared,
+        };
+        let shared = worker.shared.clone();
+        worker.apps = shared
+            .apps
+            .iter()
+            .filter_map(|app| {
+                app.ports
+                    .first()
+                    .map(|port| Rc::new(worker.build(app, port, Direction::Inbound)))
+            })
+            .collect();
+        Rc::new(worker)
+    }
+
+    /// Draws from the worker's own random source.
+    pub fn with_rng<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.rng.borrow_mut())
+    }
+
+    /// `namespace/service` of ours.
+    #[must_use]
+    pub const fn own_label(&self) -> &Arc<str> {
+        &self.own_label
+    }
+
+    /// The view of now.
+    ///
+    /// # Errors
+    /// `not-ready` before the first.
+    pub fn view(&self) -> Result<Arc<View>, ProxyError> {
+        let mut resolved = self.resolved.borrow_mut();
+        if let Some(view) = &resolved.view
+            && self.shared.discovery.is_current(view)
+        {
+            return Ok(view.clone());
+        }
+        let view = self.shared.discovery.view();
+        *resolved = Resolved {
+            view: view.clone(),
+            ..Resolved::default()
+        };
+        view.ok_or_else(|| ProxyError::new(Flag::NotReady, "no snapshot yet"))
+    }
+
+    /// The destination an authority names, for the listener on `listener_port`.
+    pub async fn by_authority(
+        &self,
+        authority: Option<&Authority>,
+        listener_port: u16,
+    ) -> Result<Rc<Destination>, ProxyError> {
+        self.view()?;
+        let Some(authority) = authority else {
+            return Err(ProxyError::new(
+                Flag::BadRequest,
+                "no authority to route by",
+            ));
+        };
+        if let Some(known) = self.resolved.borrow().authorities.get(authority.as_str()) {
+            return Ok(known.clone());
+        }
+        let target = authority::parse(authority.as_str(), &self.shared.workload.namespace)
+            .map_err(|error| match error {
+                InvalidAuthority::NotAService => {
+                    ProxyError::new(Flag::NoService, "the authority names no service")
+                }
+                InvalidAuthority::Malformed(why) => ProxyError::new(Flag::BadRequest, why),
+            })?;
+        let live = self.find(&target.name).await?;
+        let port = authority::choose_port(&live.service, target.port, listener_port)
+            .map(|port| port.port)
+            .ok_or_else(|| ProxyError::new(Flag::NoService, "the service has no such port"))?;
+        let destination = self.destination(&live, port)?;
+        // The view may have changed while we waited for the service.
+        if self
+            .view()?
+            .live
+            .service(&target.name)
+            .is_some_and(|now| Arc::ptr_eq(now, &live))
+        {
+            let mut resolved = self.resolved.borrow_mut();
+            if resolved.authorities.len() >= AUTHORITIES {
+                resolved.authorities.clear();
+            }
+            resolved
+                .authorities
+                .insert(authority.as_str().into(), destination.clone());
+        }
+        Ok(destination)
+    }
+
+    /// The destination a listener is for.
+    pub async fn by_name(
+        &self,
+        service: &ServiceName,
+        port: Option<u16>,
+    ) -> Result<Rc<Destination>, ProxyError> {
+        let live = self.find(service).await?;
+        let port = authority::choose_port(&live.service, port, 0)
+            .map(|port| port.port)
+            .ok_or_else(|| ProxyError::new(Flag::NoService, "the service has no such port"))?;
+        self.destination(&live, port)
+    }
+
+    async fn find(&self, service: &ServiceName) -> Result<Arc<LiveService>, ProxyError> {
+        self.shared
+            .discovery
+            .service(service)
+            .await
+            .map_err(|missing| match missing {
+                Missing::NoService => ProxyError::new(Flag::NoService, "no such service"),
+                Missing::NotReady => {
+                    ProxyError::new(Flag::NotReady, "the service is not known yet")
+                }
+            })
+    }
+
+    fn destination(
+        &self,
+        live: &Arc<LiveService>,
+        port: u16,
+    ) -> Result<Rc<Destination>, ProxyError> {
+        self.view()?;
+        let key = (live.service.name.clone(), port);
+        if let Some(known) = self.resolved.borrow().ports.get(&key)
+            && Arc::ptr_eq(&known.service, &live.service)
+        {
+            return Ok(known.clone());
+        }
+        let live_port = live
+            .port(port)
+            .ok_or_else(|| ProxyError::new(Flag::NoService, "the service has no such port"))?;
+        if live_port
+            .port
+            .endpoints
+            .iter()
+            .any(|endpoint| self.is_own(endpoint.key.address))
+        {
+            return Err(ProxyError::new(
+                Flag::Loop,
+                "an endpoint is one of our own listeners",
+            ));
+        }
+        let destination = Rc::new(self.build(live, live_port, Direction::Outbound));
+        self.resolved
+            .borrow_mut()
+            .ports
+            .insert(key, destination.clone());
+        Ok(destination)
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.shared.own.get().is_some_and(|own| {
+            own.iter().any(|bound| {
+                *bound == address
+                    || (bound.port() == address.port()
+                        && address.ip().is_loopback()
+                        && bound.ip().is_unspecified())
+            })
+        })
+    }
+
+    fn build_pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
+        let key = &endpoint.key;
+        if let Some(pool) = self.pools.borrow().get(key) {
+            return pool.clone();
+        }
+        let mesh = key.identity.as_ref().and_then(|identity| {
+            let ServiceName { namespace, name } = &key.service;
+            let trust_domain = identity.trust_domain();
+            let sni = selvage_certs::sni_for(name, namespace, key.port, &trust_domain).ok()?;
+            Some((identity.clone(), sni))
+        });
+        let pool = Pool::new(
+            Peer {
+                address: key.address,
+                mesh,
+            },
+            self.shared.identity.clone(),
+            self.shared.metrics.clone(),
+            self.index,
+        );
+        self.pools.borrow_mut().insert(key.clone(), pool.clone());
+        pool
+    }
+
+    fn build(&self, live: &LiveService, port: &LivePort, direction: Direction) -> Destination {
+        let ServiceName { namespace, name } = &live.service.name;
+        let label: Arc<str> = format!("{namespace}/{name}").into();
+        let metrics = &self.shared.metrics;
+        let source = match direction {
+            // Callers have series of their own, see `caller`.
+            Direction::Inbound => "-",
+            Direction::Outbound => &self.own_label,
+        };
+        let authority = format!("{name}.{namespace}:{}", port.port.port);
+        Destination {
+            authority: Authority::try_from(authority)
+                .unwrap_or_else(|_| Authority::from_static("service")),
+            service: live.service.clone(),
+            port: port.port.clone(),
+            live: live.state.clone(),
+            states: port.states.clone(),
+            pools: port
+                .port
+                .endpoints
+                .iter()
+                .map(|endpoint| self.build_pool(endpoint))
+                .collect(),
+            http: metrics.http(direction, source, &label, DEFAULT_ROUTE),
+            tcp: metrics.tcp(direction, source, &label),
+            series: metrics.destination(&label),
+            label,
+        }
+    }
+
+    /// The application's port: the one that is named, or the only one.
+    #[must_use]
+    pub fn app(&self, service_port: Option<u16>) -> Option<&Rc<Destination>> {
+        match service_port {
+            Some(port) => self.apps.iter().find(|app| app.port.port == port),
+            None => match self.apps.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            },
+        }
+    }
+
+    /// What the traffic of an inbound caller is counted in.
+    #[must_use]
+    pub fn caller(&self, peer: Option<&SpiffeId>) -> Rc<CallerSeries> {
+        let mut callers = self.callers.borrow_mut();
+        if let Some(known) = callers.get(&peer.cloned()) {
+            return known.clone();
+        }
+        if callers.len() >= CALLERS {
+            callers.clear();
+        }
+        let source: Arc<str> =
+            match peer.and_then(|id| Some((id.namespace()?, id.service_account()?))) {
+                Some((namespace, account)) => format!("{namespace}/{account}").into(),
+                None => "-".into(),
+            };
+        let metrics = &self.shared.metrics;
+        let own = &self.own_label;
+        let series = Rc::new(CallerSeries {
+            http: metrics.http(Direction::Inbound, &source, own, DEFAULT_ROUTE),
+            tcp: metrics.tcp(Direction::Inbound, &source, own),
+            source,
+        });
+        callers.insert(peer.cloned(), series.clone());
+        series
+    }
+
+    /// Counts a decision of authorization.
+    pub fn count_decision(&self, decision: Decision, policy: &str) {
+        let mut resolved = self.resolved.borrow_mut();
+        let key = (decision, Box::<str>::from(policy));
+        let counter = resolved.decisions.entry(key).or_insert_with(|| {
+            self.shared
+                .metrics
+                .authorization(&self.own_label, decision, policy)
+        });
+        counter.inc(self.index);
+    }
+
+    /// Counts, logs and keeps a breaker's transition.
+    pub fn note(&self, destination: &Destination, endpoint: &EndpointKey, transition: Transition) {
+        destination.series.transition(self.index, transition.to);
+        self.shared.journal.note(endpoint, transition);
+    }
+
+    /// Closes idle connections, and forgets endpoints that left, for as long
+    /// as it is polled.
+    pub async fn tidy(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            let idle = TrafficPolicy::default()
+                .timeouts
+                .idle
+                .unwrap_or(Duration::MAX);
+            let mut pools = self.pools.borrow_mut();
+            for pool in pools.values() {
+                pool.tidy(idle);
+            }
+            let Ok(view) = self.view() else { continue };
+            pools.retain(|key, _| {
+                let known = view
+                    .live
+                    .service(&key.service)
+                    .and_then(|live| live.port(key.port));
+                known.is_some_and(|port| {
+                    port.port
+                        .endpoints
+                        .iter()
+                        .any(|endpoint| endpoint.key == *key)
+                }) || self.apps.iter().any(|app| app.states[0].key() == key)
+            });
+        }
+    }
+}
