@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use selvage_api::v1;
 use selvage_certs::{
-    Csr, IntermediateCa, IssuedSvid, RootCa, SpiffeId, TrustBundle, control_plane_server_config,
+    Csr, IntermediateCa, IssuedSvid, RootCa, SpiffeId, TrustBundle, TrustDomain,
+    control_plane_server_config,
 };
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -27,6 +28,7 @@ use crate::store::{Certificate, Store, StoreError};
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The shortest: a certificate that cannot be renewed is not retried in a loop.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(250);
+const INTERMEDIATE_FILE: &str = "intermediate.pem";
 /// A root this close to its end is warned of.
 const ROOT_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -66,7 +68,7 @@ impl Authority {
     /// A file cannot be read, belongs to another trust domain, or has expired.
     pub(crate) async fn open(
         data_dir: &Path,
-        trust_domain: &selvage_certs::TrustDomain,
+        trust_domain: &TrustDomain,
         config: CaConfig,
         store: Store,
         metrics: Arc<Metrics>,
@@ -75,52 +77,19 @@ impl Authority {
         let folder = data_dir.join("ca");
         files::private_folder(&folder)
             .with_context(|| format!("cannot use {}", folder.display()))?;
-        let root_file = folder.join("root.pem");
-        let root = match files::read_if_there(&root_file)? {
-            Some(text) => RootCa::from_pem(text.as_bytes()).with_context(|| {
-                format!("{} is not a root as it was written", root_file.display())
-            })?,
-            None => {
-                let root = RootCa::generate(trust_domain, config.root_ttl, now)?;
-                files::write_private(&root_file, root.to_pem()?.as_bytes())?;
-                root
-            }
-        };
-        if root.trust_domain() != trust_domain {
-            bail!(
-                "{} is the root of trust domain {}, and trustDomain is {trust_domain}: \
-                 use another dataDir or the same trust domain",
-                root_file.display(),
-                root.trust_domain(),
-            );
-        }
-        if root.not_after() <= now {
-            bail!(
-                "{} has expired; replacing a root is not supported yet",
-                root_file.display()
-            );
-        }
+        let root = load_root(&folder.join("root.pem"), trust_domain, config.root_ttl, now)?;
         let roots = [root.certificate().clone()];
         let bundle = TrustBundle::from_der(trust_domain.clone(), 1, roots)?;
-        let intermediate_file = folder.join("intermediate.pem");
-        let kept = match files::read_if_there(&intermediate_file)? {
-            Some(text) => Some(IntermediateCa::from_pem(text.as_bytes()).with_context(|| {
-                format!(
-                    "{} is not an intermediate as it was written",
-                    intermediate_file.display()
-                )
-            })?),
-            None => None,
-        };
+        let kept = kept_intermediate(&folder.join(INTERMEDIATE_FILE))?;
         let recorder = Recorder {
             store: &store,
             metrics: &metrics,
         };
         let intermediate = match kept.filter(|kept| kept.not_after() > now) {
-            // Its start is not kept: half of what is left is before half of its life.
+            // By its end, not by what is left: restarts must not put it off.
             Some(kept) => {
-                let not_after = kept.not_after();
-                Renewed::halfway(kept, now, not_after)
+                let due = kept.not_after() - config.intermediate_ttl / 2;
+                Renewed { value: kept, due }
             }
             None => new_intermediate(&root, &folder, &config, &recorder, now).await?,
         };
@@ -279,6 +248,49 @@ impl Authority {
     }
 }
 
+/// Reads the root, or makes one at the first start.
+fn load_root(
+    file: &Path,
+    trust_domain: &TrustDomain,
+    ttl: Duration,
+    now: SystemTime,
+) -> anyhow::Result<RootCa> {
+    let shown = file.display();
+    let root = match files::read_if_there(file)? {
+        Some(text) => RootCa::from_pem(text.as_bytes())
+            .with_context(|| format!("{shown} is not a root as it was written"))?,
+        None => {
+            let root = RootCa::generate(trust_domain, ttl, now)?;
+            files::write_private(file, root.to_pem()?.as_bytes())?;
+            root
+        }
+    };
+    if root.trust_domain() != trust_domain {
+        bail!(
+            "{shown} is the root of trust domain {}, and trustDomain is {trust_domain}: \
+             use another dataDir or the same trust domain",
+            root.trust_domain(),
+        );
+    }
+    if root.not_after() <= now {
+        bail!("{shown} has expired; replacing a root is not supported yet");
+    }
+    Ok(root)
+}
+
+fn kept_intermediate(file: &Path) -> anyhow::Result<Option<IntermediateCa>> {
+    let Some(text) = files::read_if_there(file)? else {
+        return Ok(None);
+    };
+    let kept = IntermediateCa::from_pem(text.as_bytes()).with_context(|| {
+        format!(
+            "{} is not an intermediate as it was written",
+            file.display()
+        )
+    })?;
+    Ok(Some(kept))
+}
+
 async fn new_intermediate(
     root: &RootCa,
     folder: &Path,
@@ -291,7 +303,7 @@ async fn new_intermediate(
     recorder
         .record(next.certificate(), domain, next.not_after(), "intermediate")
         .await?;
-    files::write_private(&folder.join("intermediate.pem"), next.to_pem()?.as_bytes())?;
+    files::write_private(&folder.join(INTERMEDIATE_FILE), next.to_pem()?.as_bytes())?;
     let not_after = next.not_after();
     Ok(Renewed::halfway(next, now, not_after))
 }

@@ -185,89 +185,29 @@ impl ControlPlane {
     /// # Errors
     /// As for [`run`].
     pub async fn start(config: ControlPlaneConfig) -> anyhow::Result<Self> {
-        let data_dir = config.data_dir.clone();
-        files::private_folder(&data_dir)
-            .with_context(|| format!("cannot use the data folder {}", data_dir.display()))?;
-        let store = open_store(&data_dir)?;
-        let metrics = Arc::new(Metrics::try_new()?);
-        let journal = Arc::new(Journal::default());
-        let ca = config.ca.clone();
-        let authority = Authority::open(
-            &data_dir,
-            &config.trust_domain,
-            ca,
-            store.clone(),
-            Arc::clone(&metrics),
-        )
-        .await?;
-        let authority = Arc::new(authority);
-        let mesh = Mesh::load(
-            store.clone(),
-            config.trust_domain.clone(),
-            config.lease_ttl,
-            authority.bundle_message(),
-            Arc::clone(&journal),
-        );
-        let mesh = Arc::new(mesh.await?);
-        let token = operator::token(&data_dir)?;
+        let parts = Parts::load(&config).await?;
         let grpc = bind("grpc.address", config.grpc_address).await?;
         let http = bind("http.address", config.http_address).await?;
         let addresses = Addresses {
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
         };
-
         let stop = CancellationToken::new();
-        let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
-        let operator = Arc::new(Operator {
-            mesh: Arc::clone(&mesh),
-            store: store.clone(),
-            authority: Arc::clone(&authority),
-            proxies: Arc::clone(&proxies),
-            journal: Arc::clone(&journal),
-            metrics: Arc::clone(&metrics),
-            token,
-            stop: stop.clone(),
-        });
-        let identity =
-            IdentityService::new(Arc::clone(&authority), store.clone(), Arc::clone(&journal));
-        let registry = RegistryService::new(Arc::clone(&mesh), store.clone());
-        let shared = Shared {
-            mesh: Arc::clone(&mesh),
-            store,
-            proxies,
-            metrics,
-            journal,
-            stop: stop.clone(),
-        };
-        let routes = routes(identity, registry, DiscoveryService::new(shared));
-
         let mut tasks = JoinSet::new();
-        let serving = grpc::serve(grpc, Arc::clone(&authority), routes, stop.clone());
+        let operator = Arc::new(parts.operator(stop.clone()));
+        let serving = grpc::serve(
+            grpc,
+            Arc::clone(&parts.authority),
+            parts.routes(&stop),
+            stop.clone(),
+        );
         tasks.spawn(async move { serving.await.context("the gRPC port fails") });
         tasks.spawn(async move {
             operator::serve(http, operator)
                 .await
                 .context("the HTTP port fails")
         });
-        let (upkeep, upkeep_stop) = (Arc::clone(&mesh), stop.clone());
-        tasks.spawn(async move {
-            upkeep.publish(upkeep_stop).await;
-            Ok(())
-        });
-        if let Some(folder) = config.resources {
-            let (mesh, stop) = (Arc::clone(&mesh), stop.clone());
-            tasks.spawn(async move {
-                mesh.follow_folder(folder, stop).await;
-                Ok(())
-            });
-        }
-        let renewal_stop = stop.clone();
-        tasks.spawn(async move {
-            authority.maintain(renewal_stop).await;
-            Ok(())
-        });
-        tasks.spawn(expire_leases(mesh, stop.clone()));
+        parts.keep_up(config.resources, &stop, &mut tasks);
         Ok(Self {
             addresses,
             tasks,
@@ -302,6 +242,118 @@ impl ControlPlane {
     }
 }
 
+/// What the ports and the upkeep share.
+struct Parts {
+    store: Store,
+    metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
+    authority: Arc<Authority>,
+    mesh: Arc<Mesh>,
+    proxies: Arc<Proxies>,
+    token: String,
+}
+
+impl Parts {
+    async fn load(config: &ControlPlaneConfig) -> anyhow::Result<Self> {
+        let data_dir = &config.data_dir;
+        files::private_folder(data_dir)
+            .with_context(|| format!("cannot use the data folder {}", data_dir.display()))?;
+        let store = open_store(data_dir)?;
+        let metrics = Arc::new(Metrics::try_new()?);
+        let journal = Arc::new(Journal::default());
+        let (ca, counted) = (config.ca.clone(), Arc::clone(&metrics));
+        let authority =
+            Authority::open(data_dir, &config.trust_domain, ca, store.clone(), counted).await?;
+        let mesh = Mesh::load(
+            store.clone(),
+            config.trust_domain.clone(),
+            config.lease_ttl,
+            authority.bundle_message(),
+            Arc::clone(&journal),
+        );
+        Ok(Self {
+            mesh: Arc::new(mesh.await?),
+            authority: Arc::new(authority),
+            proxies: Arc::new(Proxies::new(Arc::clone(&metrics))),
+            token: operator::token(data_dir)?,
+            store,
+            metrics,
+            journal,
+        })
+    }
+
+    fn operator(&self, stop: CancellationToken) -> Operator {
+        Operator {
+            mesh: Arc::clone(&self.mesh),
+            store: self.store.clone(),
+            authority: Arc::clone(&self.authority),
+            proxies: Arc::clone(&self.proxies),
+            journal: Arc::clone(&self.journal),
+            metrics: Arc::clone(&self.metrics),
+            token: self.token.clone(),
+            stop,
+        }
+    }
+
+    /// The gRPC services.
+    fn routes(&self, stop: &CancellationToken) -> Routes {
+        let identity = IdentityService::new(
+            Arc::clone(&self.authority),
+            self.store.clone(),
+            Arc::clone(&self.journal),
+        );
+        let registry = RegistryService::new(Arc::clone(&self.mesh), self.store.clone());
+        let discovery = DiscoveryService::new(Shared {
+            mesh: Arc::clone(&self.mesh),
+            store: self.store.clone(),
+            proxies: Arc::clone(&self.proxies),
+            metrics: Arc::clone(&self.metrics),
+            journal: Arc::clone(&self.journal),
+            stop: stop.clone(),
+        });
+        let identity =
+            IdentityServer::new(identity).max_decoding_message_size(identity::MAX_MESSAGE_BYTES);
+        let registry =
+            RegistryServer::new(registry).max_decoding_message_size(registry::MAX_MESSAGE_BYTES);
+        let discovery =
+            DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_MESSAGE_BYTES);
+        Routes::new(identity)
+            .add_service(registry)
+            .add_service(discovery)
+    }
+
+    /// What goes on beside the ports, until told to stop: publishing, leases,
+    /// own certificates, the watched folder.
+    fn keep_up(
+        self,
+        folder: Option<std::path::PathBuf>,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) {
+        let Self {
+            mesh, authority, ..
+        } = self;
+        let (publishing, until) = (Arc::clone(&mesh), stop.clone());
+        tasks.spawn(async move {
+            publishing.publish(until).await;
+            Ok(())
+        });
+        if let Some(folder) = folder {
+            let (following, until) = (Arc::clone(&mesh), stop.clone());
+            tasks.spawn(async move {
+                following.follow_folder(folder, until).await;
+                Ok(())
+            });
+        }
+        let until = stop.clone();
+        tasks.spawn(async move {
+            authority.maintain(until).await;
+            Ok(())
+        });
+        tasks.spawn(expire_leases(mesh, stop.clone()));
+    }
+}
+
 fn open_store(data_dir: &std::path::Path) -> anyhow::Result<Store> {
     let path = data_dir.join("store.redb");
     let db = Db::open(&path).map_err(|error| match error {
@@ -318,22 +370,6 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{key}: cannot listen on {address}"))
-}
-
-fn routes(
-    identity: IdentityService,
-    registry: RegistryService,
-    discovery: DiscoveryService,
-) -> Routes {
-    let identity =
-        IdentityServer::new(identity).max_decoding_message_size(identity::MAX_MESSAGE_BYTES);
-    let registry =
-        RegistryServer::new(registry).max_decoding_message_size(registry::MAX_MESSAGE_BYTES);
-    let discovery =
-        DiscoveryServer::new(discovery).max_decoding_message_size(discovery::MAX_MESSAGE_BYTES);
-    Routes::new(identity)
-        .add_service(registry)
-        .add_service(discovery)
 }
 
 async fn expire_leases(mesh: Arc<Mesh>, stop: CancellationToken) -> anyhow::Result<()> {

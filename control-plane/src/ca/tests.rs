@@ -72,3 +72,12 @@ async fn what_is_due_is_replaced() {
     authority.renew_due(later).await.unwrap();
     assert!(authority.ends().1 > end);
 }
+
+#[tokio::test]
+async fn restarts_do_not_put_off_the_next_intermediate() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), "mesh.test").await.unwrap());
+    let second = open(folder.path(), "mesh.test").await.unwrap();
+    let due = second.intermediate.load().due;
+    assert_eq!(due, second.ends().1 - Duration::from_secs(3600));
+}
