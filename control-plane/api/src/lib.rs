@@ -13,14 +13,14 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/selvage.v1.rs"));
 }
 
-/// Names of resources: how they are made, and which are refused.
+// Names of resources: how they are made, and which are refused.
 pub mod name;
 
-/// What a reader must understand before it may use a resource.
+// What a reader must understand before it may use a resource.
 pub mod feature;
 
-/// The control plane's half of a stream: what to push, and what was answered.
+// The control plane's half of a stream: what to push, and what was answered.
 pub mod server;
 
-/// The proxy's half: what is subscribed, what is held, what is answered.
+// The proxy's half: what is subscribed, what is held, what is answered.
 pub mod client;
