@@ -2,34 +2,47 @@
 //! `selvage-core` what each proxy is to know, hands out certificates, and
 //! answers to operators. `README.md` tells how a change travels through it.
 
-/// Who signs.
-mod ca;
-/// Settings: file, environment, flags.
+// Settings: file, environment, flags.
 mod config;
-/// What proxies are told.
-mod discovery;
-/// Private files and folders.
+
+// Private files and folders.
 mod files;
-/// The port for proxies.
-mod grpc;
-/// Certificates for workloads.
-mod identity;
-/// What happened lately.
+
+// What happened lately.
 mod journal;
-/// What is live and what is published.
-mod mesh;
-/// What is counted.
+
+// What is counted.
 mod metrics;
-/// The port for operators.
-mod operator;
-/// Who calls.
-mod peer;
-/// Which proxies are connected.
-mod proxies;
-/// Workloads come and go.
-mod registry;
-/// What is kept.
+
+// What is kept.
 mod store;
+
+// Who signs.
+mod ca;
+
+// What is live and what is published.
+mod mesh;
+
+// Which proxies are connected.
+mod proxies;
+
+// The port for proxies.
+mod grpc;
+
+// Who calls.
+mod peer;
+
+// Certificates for workloads.
+mod identity;
+
+// Workloads come and go.
+mod registry;
+
+// What proxies are told.
+mod discovery;
+
+// The port for operators.
+mod operator;
 
 /// The services as tonic generates them, client and server, over the messages
 /// of `selvage-api`. Public for tests and tools that speak to a control plane.
