@@ -9,8 +9,10 @@
 pub mod app; // the applications beside the sidecars
 pub mod body; // of requests and responses
 pub mod client; // the callers
+pub mod control_plane; // what hands out identity and policy
 pub mod envoy; // a foreign proxy, as peer
 pub mod grpc; // calls of all four kinds, both sides
+pub mod load; // many of them, counted
 pub mod mesh; // two sidecars and mutual TLS between them
 pub mod metrics; // what a proxy says it did
 pub mod pki; // identities, good and malformed
@@ -18,3 +20,9 @@ pub mod process; // a binary under test
 pub mod sidecar; // its configuration
 pub mod wait; // no wait without a bound
 pub mod wire; // bytes on a socket
+
+/// Whether the heavy runs are wanted: `tests/run --long` sets `SELVAGE_LONG`.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("SELVAGE_LONG").is_some()
+}

@@ -23,7 +23,7 @@ pub const ORDERS: &str = "orders.shop";
 pub struct Builder {
     name: String,
     service: String,
-    identity: Option<Identity>,
+    source: Source,
     inbound: Vec<Value>,
     listeners: Vec<Value>,
     settings: Vec<(String, Value)>,
@@ -36,8 +36,8 @@ pub struct Builder {
 pub struct Sidecar {
     /// Its process.
     pub process: Process,
-    folder: TempDir,
-    bound: BTreeMap<&'static str, SocketAddr>,
+    written: Written,
+    bound: BTreeMap<String, SocketAddr>,
 }
 
 /// The configuration of a sidecar, before anything is started.
@@ -52,6 +52,12 @@ pub struct Written {
     environment: BTreeMap<String, String>,
 }
 
+/// Where a sidecar learns of the mesh.
+enum Source {
+    Files(Option<Identity>),
+    ControlPlane { address: SocketAddr, token: String },
+}
+
 impl Sidecar {
     /// A sidecar in namespace `shop`, named as its service and its service account.
     #[must_use]
@@ -59,7 +65,7 @@ impl Sidecar {
         Builder {
             name: name.to_owned(),
             service: name.to_owned(),
-            identity: None,
+            source: Source::Files(None),
             inbound: Vec::new(),
             listeners: Vec::new(),
             settings: Vec::new(),
@@ -101,10 +107,28 @@ impl Sidecar {
     }
 
     /// The listener of its own that stands for one port of one service, such as `orders.shop`.
-    pub async fn listener(&mut self, service: &str, port: u16) -> SocketAddr {
-        self.process
-            .listening(&format!("listener:{service}:{port}"))
-            .await
+    #[must_use]
+    pub fn listener(&self, service: &str, port: u16) -> SocketAddr {
+        self.bound(&format!("listener:{service}:{port}"))
+    }
+
+    /// Ends it with `signal` and starts it again on the same ports; returns when it is ready.
+    pub async fn restart(&mut self, signal: Signal, limit: Duration) {
+        self.process.signal(signal);
+        self.process.exit(limit).await;
+        self.written.keep_addresses(&self.bound);
+        (self.process, self.bound) = self.written.launch().await;
+        self.wait_until_ready().await;
+    }
+
+    async fn wait_until_ready(&self) {
+        if self.written.wait_until_ready {
+            let what = format!("readiness of {}", self.written.name);
+            wait::until(&what, PATIENCE, async || {
+                self.readiness().await == Some(200)
+            })
+            .await;
+        }
     }
 
     /// What `/metrics` says now.
@@ -125,7 +149,7 @@ impl Sidecar {
     /// The folder of its resources, which it watches.
     #[must_use]
     pub fn resources(&self) -> PathBuf {
-        self.folder.path().join("resources")
+        self.written.folder.path().join("resources")
     }
 
     /// Replaces its resources while it runs.
@@ -164,7 +188,17 @@ impl Builder {
     /// Its certificate, when not the proper one of its service account.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
-        self.identity = Some(identity);
+        self.source = Source::Files(Some(identity));
+        self
+    }
+
+    /// Takes identity and resources from a control plane, joining with `token`.
+    #[must_use]
+    pub fn joining(mut self, control_plane: SocketAddr, token: &str) -> Self {
+        self.source = Source::ControlPlane {
+            address: control_plane,
+            token: token.to_owned(),
+        };
         self
     }
 
@@ -225,22 +259,12 @@ impl Builder {
     #[must_use]
     pub fn write(self, pki: &Pki) -> Written {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let identity = self
-            .identity
-            .unwrap_or_else(|| pki.account("shop", &self.service));
         let mut config = json!({
             "workload": {
                 "name": self.name, "service": self.service,
                 "namespace": "shop", "serviceAccount": self.service,
             },
             "trustDomain": TRUST_DOMAIN,
-            "static": {
-                "resources": "./resources/",
-                "identity": {
-                    "certificate": identity.certificate, "key": identity.key,
-                    "trustBundle": identity.trust_bundle,
-                },
-            },
             "inbound": { "address": "127.0.0.1:0", "ports": self.inbound },
             "outbound": { "address": "127.0.0.1:0", "listeners": self.listeners },
             "admin": { "address": "127.0.0.1:0" },
@@ -249,6 +273,21 @@ impl Builder {
             "workers": 1,
             "stateDir": folder.path().join("state"),
         });
+        match self.source {
+            Source::Files(identity) => {
+                let identity = identity.unwrap_or_else(|| pki.account("shop", &self.service));
+                config["static"] = json!({
+                    "resources": "./resources/",
+                    "identity": {
+                        "certificate": identity.certificate, "key": identity.key,
+                        "trustBundle": identity.trust_bundle,
+                    },
+                });
+            }
+            Source::ControlPlane { address, token } => {
+                config["controlPlane"] = json!({ "address": address, "token": token });
+            }
+        }
         for (path, value) in self.settings {
             set(&mut config, &path, value);
         }
@@ -305,26 +344,42 @@ impl Written {
 
     /// Starts it, and waits until it is ready.
     pub async fn start(self) -> Sidecar {
-        let mut process = Process::start(&format!("sidecar {}", self.name), self.command());
-        let mut bound = BTreeMap::new();
-        for name in ["outbound", "inbound", "admin", "telemetry"] {
-            bound.insert(name, process.listening(name).await);
-        }
-        for name in &self.listeners {
-            process.listening(name).await;
-        }
+        let (process, bound) = self.launch().await;
         let sidecar = Sidecar {
             process,
-            folder: self.folder,
+            written: self,
             bound,
         };
-        if self.wait_until_ready {
-            wait::until(&format!("readiness of {}", self.name), PATIENCE, || async {
-                sidecar.readiness().await == Some(200)
-            })
-            .await;
-        }
+        sidecar.wait_until_ready().await;
         sidecar
+    }
+
+    /// Starts the process, and waits until its listeners are bound.
+    async fn launch(&self) -> (Process, BTreeMap<String, SocketAddr>) {
+        let mut process = Process::start(&format!("sidecar {}", self.name), self.command());
+        let mut bound = BTreeMap::new();
+        let own = ["outbound", "inbound", "admin", "telemetry"];
+        for name in own
+            .iter()
+            .copied()
+            .chain(self.listeners.iter().map(String::as_str))
+        {
+            bound.insert(name.to_owned(), process.listening(name).await);
+        }
+        (process, bound)
+    }
+
+    /// Replaces port 0 by what was bound, so that the next start takes the same ports.
+    fn keep_addresses(&self, bound: &BTreeMap<String, SocketAddr>) {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration was written");
+        let mut config: Value = serde_json::from_str(&text).expect("it was written as JSON");
+        for name in ["outbound", "inbound", "admin", "telemetry"] {
+            config[name]["address"] = json!(bound[name]);
+        }
+        for (index, name) in self.listeners.iter().enumerate() {
+            config["outbound"]["listeners"][index]["address"] = json!(bound[name]);
+        }
+        std::fs::write(&self.config, config.to_string()).expect("a temporary file can be written");
     }
 
     /// Runs it to its end, for at most `limit`: exit code and stderr.

@@ -26,8 +26,8 @@ async fn counted(mesh: &Mesh) -> u64 {
 #[tokio::test]
 async fn http1_is_told_from_its_first_line() {
     let app = App::echo().await;
-    let mut mesh = Mesh::of(app.address, "detect").await;
-    let listener = mesh.client.listener(ORDERS, 80).await;
+    let mesh = Mesh::of(app.address, "detect").await;
+    let listener = mesh.client.listener(ORDERS, 80);
     let answer = client::get(listener, ORDERS, "/one").await;
     assert_eq!(answer.status, 200, "{}", answer.flag());
     assert_eq!(
@@ -39,8 +39,8 @@ async fn http1_is_told_from_its_first_line() {
 #[tokio::test]
 async fn http1_is_told_however_slowly_it_comes() {
     let app = App::echo().await;
-    let mut mesh = Mesh::of(app.address, "detect").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "detect").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     for byte in b"GET /slow HTTP/1.1\r\nhost: orders.shop\r\n\r\n" {
         wire.send([*byte]).await;
         tokio::task::yield_now().await;
@@ -52,8 +52,8 @@ async fn http1_is_told_however_slowly_it_comes() {
 #[tokio::test]
 async fn http2_is_told_from_its_preface() {
     let app = App::echo().await;
-    let mut mesh = Mesh::of(app.address, "detect").await;
-    let listener = mesh.client.listener(ORDERS, 80).await;
+    let mesh = Mesh::of(app.address, "detect").await;
+    let listener = mesh.client.listener(ORDERS, 80);
     let caller = Http2::connect(listener).await;
     let answer = caller
         .call(request2(Method::GET, ORDERS, "/two", body::empty()))
@@ -85,8 +85,8 @@ async fn tls_passes_unopened() {
         }
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "detect").await;
-    let (stream, _) = Wire::connect(mesh.client.listener(ORDERS, 80).await)
+    let mesh = Mesh::of(app.address, "detect").await;
+    let (stream, _) = Wire::connect(mesh.client.listener(ORDERS, 80))
         .await
         .into_parts();
     let connector = TlsConnector::from(Arc::new(anonymous_client(&["echo"])));
@@ -113,8 +113,8 @@ async fn anything_else_is_opaque() {
         wire.finish().await;
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "detect").await;
-    let listener = mesh.client.listener(ORDERS, 80).await;
+    let mesh = Mesh::of(app.address, "detect").await;
+    let listener = mesh.client.listener(ORDERS, 80);
     for bytes in [
         b"\x00\x01\x02\x03".as_slice(),
         b"*1\r\n$4\r\nPING\r\n",

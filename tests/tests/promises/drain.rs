@@ -1,13 +1,13 @@
 //! A proxy that is asked to end finishes what it has begun.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use selvage_tests::app::{App, ok};
 use selvage_tests::body;
 use selvage_tests::client::{self, Http1, Http2, request, request2};
+use selvage_tests::load::Load;
 use selvage_tests::mesh::{Mesh, service};
 use selvage_tests::pki::{Pki, spiffe_id};
 use selvage_tests::sidecar::{ORDERS, Sidecar};
@@ -69,54 +69,13 @@ async fn a_drain_under_load_costs_no_request() {
         .resources(&both)
         .start(&pki)
         .await;
-    let (stop, sent) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let load: Vec<_> = (0..8)
-        .map(|number| {
-            let (stop, sent, address) = (Arc::clone(&stop), Arc::clone(&sent), caller.outbound());
-            tokio::spawn(async move {
-                let mut failures = Vec::new();
-                let mut one = Http1::connect(address).await;
-                let two = Http2::connect(address).await;
-                while !stop.load(Ordering::SeqCst) {
-                    let answer = if number % 2 == 0 {
-                        one.call(request(Method::POST, ORDERS, "/", body::full("x")))
-                            .await
-                    } else {
-                        two.call(request2(Method::POST, ORDERS, "/", body::full("x")))
-                            .await
-                    };
-                    match answer {
-                        Ok(answer) if answer.status == 200 => {}
-                        Ok(answer) => failures.push(format!("{} {}", answer.status, answer.flag())),
-                        Err(error) => {
-                            failures.push(error.to_string());
-                            break;
-                        }
-                    }
-                    sent.fetch_add(1, Ordering::SeqCst);
-                }
-                failures
-            })
-        })
-        .collect();
-    wait::until("some load", PATIENCE, async || {
-        sent.load(Ordering::SeqCst) > 200
-    })
-    .await;
+    let load = Load::start(caller.outbound(), ORDERS, 8, Duration::ZERO);
+    load.passes(200).await;
     first.terminate();
     assert_eq!(first.process.exit(LIMIT).await.code(), Some(0));
-    let before = sent.load(Ordering::SeqCst);
-    wait::until("more load", PATIENCE, async || {
-        sent.load(Ordering::SeqCst) > before + 200
-    })
-    .await;
-    stop.store(true, Ordering::SeqCst);
-    for one in load {
-        assert_eq!(one.await.unwrap(), Vec::<String>::new());
-    }
+    load.passes(200).await;
+    let tally = load.stop().await;
+    assert_eq!(tally.failed, 0, "{tally:?}");
     drop(second);
 }
 

@@ -6,6 +6,8 @@
 
 mod authorize; // who may call what
 mod config; // bad input is refused with its place
+mod control; // identity and policy from a control plane
+mod demo; // what the mesh is for
 mod detect; // what a port speaks
 mod drain; // what was begun is finished
 mod envoy; // a foreign proxy as peer
@@ -18,5 +20,6 @@ mod limits; // each with its flag and status
 mod malformed; // rejected at the door
 mod metrics; // equal to what the caller counted
 mod resilience; // when an endpoint fails, the cloth holds
+mod restarts; // again and again
 mod structure; // how the source is laid out
 mod tcp; // opaque bytes

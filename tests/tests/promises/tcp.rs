@@ -16,8 +16,8 @@ async fn the_caller_may_finish_first() {
         wire.finish().await;
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     wire.send(vec![0xA5; 300_000]).await;
     wire.finish().await;
     assert_eq!(wire.rest().await.unwrap(), b"300000");
@@ -35,8 +35,8 @@ async fn the_application_may_finish_first() {
         }
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     assert_eq!(wire.rest().await.unwrap(), b"farewell");
     wire.send("still talking").await;
     wire.finish().await;
@@ -57,8 +57,8 @@ async fn a_server_may_speak_first() {
         wire.rest().await.ok();
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     assert_eq!(
         wire.until(b"\r\n").await.unwrap(),
         b"220 ready\r\n",
@@ -76,8 +76,8 @@ async fn bytes_that_look_like_http_are_opaque_on_a_declared_port() {
         wire.finish().await;
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     wire.send("GET / HTTP/1.1\r\nHost: whatever\r\n\r\n").await;
     assert_eq!(
         wire.rest().await.unwrap(),
@@ -93,8 +93,8 @@ async fn a_reset_is_never_a_clean_end() {
         wire.reset();
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     assert_eq!(wire.exactly(4).await, b"some");
     wire.send("ok").await;
     let end = wire.rest().await;
@@ -120,8 +120,8 @@ async fn a_callers_reset_reaches_the_application() {
         }
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let mut wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     wire.send("ok").await;
     assert_eq!(wire.exactly(2).await, b"go");
     wire.reset();
@@ -134,8 +134,8 @@ async fn a_callers_reset_reaches_the_application() {
 #[tokio::test]
 async fn an_application_that_refuses_ends_the_connection() {
     let closed = ClosedPort::new();
-    let (_pki, mut caller) = plaintext_caller("tcp", &[closed.address], "").await;
-    let mut wire = Wire::connect(caller.listener(ORDERS, 80).await).await;
+    let (_pki, caller) = plaintext_caller("tcp", &[closed.address], "").await;
+    let mut wire = Wire::connect(caller.listener(ORDERS, 80)).await;
     let end = wire.rest().await;
     assert!(
         end.as_ref().is_err() || end.as_ref().is_ok_and(Vec::is_empty),
@@ -168,8 +168,8 @@ async fn large_transfers_are_whole_in_both_directions() {
         wire.finish().await;
     })
     .await;
-    let mut mesh = Mesh::of(app.address, "tcp").await;
-    let wire = Wire::connect(mesh.client.listener(ORDERS, 80).await).await;
+    let mesh = Mesh::of(app.address, "tcp").await;
+    let wire = Wire::connect(mesh.client.listener(ORDERS, 80)).await;
     let (stream, _) = wire.into_parts();
     let (mut reader, mut writer) = stream.into_split();
     let size: usize = 32 << 20;

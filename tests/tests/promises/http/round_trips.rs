@@ -98,8 +98,8 @@ async fn every_form_of_the_name_reaches_the_service() {
 #[tokio::test]
 async fn a_listener_of_its_own_needs_no_name() {
     let app = App::echo().await;
-    let mut mesh = Mesh::of(app.address, "http").await;
-    let listener = mesh.client.listener(ORDERS, 80).await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let listener = mesh.client.listener(ORDERS, 80);
     let answer = client::get(listener, &listener.to_string(), "/own").await;
     assert_eq!(answer.status, 200, "{}", answer.flag());
     assert_eq!(app.last().uri.path(), "/own");
