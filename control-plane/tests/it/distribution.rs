@@ -161,3 +161,23 @@ async fn a_proxy_resumes_after_a_restart_with_what_it_holds() {
     );
     plane.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_its_certificate() {
+    let short = std::time::Duration::from_secs(2);
+    let plane = Plane::start_with(|config| config.ca.leaf_ttl = short).await;
+    let orders = plane.enrol("shop/orders").await;
+    let mut session = Session::new(hello("shop", "orders-1", "orders"));
+    let mut stream = orders.open(&mut session).await.unwrap();
+    let first = stream.receive().await.unwrap();
+    session.on_response(first);
+    let ack = session.ack();
+    stream.send(ack).await;
+    assert_eq!(
+        stream.receive().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    let late = orders.register("orders-1", "orders").await.unwrap_err();
+    assert_eq!(late.code(), Code::Unauthenticated, "on the same connection");
+    plane.stop().await;
+}
