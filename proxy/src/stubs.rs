@@ -5,6 +5,6 @@
     missing_docs,
     reason = "generated; the proto files carry the documentation"
 )]
-#![allow(clippy::all, reason = "generated")]
+#![allow(clippy::all, unreachable_pub, reason = "generated")]
 
 include!(concat!(env!("OUT_DIR"), "/selvage.v1.rs"));
