@@ -46,6 +46,7 @@ pub struct Written {
     pub folder: TempDir,
     /// `sidecar.yaml`.
     pub config: PathBuf,
+    /// The listeners it binds by name, beyond those that every sidecar has.
     listeners: Vec<String>,
     wait_until_ready: bool,
     name: String,
@@ -302,6 +303,7 @@ impl Builder {
                 one["port"]
             )
         });
+        let inbound = (!self.inbound.is_empty()).then(|| "inbound".to_owned());
         let path = folder.path().join("sidecar.yaml");
         std::fs::write(&path, config.to_string()).expect("a temporary file can be written");
         let mesh = format!(
@@ -315,7 +317,7 @@ impl Builder {
         write_resources(&folder.path().join("resources"), &resources);
         Written {
             config: path,
-            listeners: listeners.collect(),
+            listeners: inbound.into_iter().chain(listeners).collect(),
             wait_until_ready: self.wait_until_ready,
             name: self.name,
             environment: self.environment,
@@ -358,7 +360,7 @@ impl Written {
     async fn launch(&self) -> (Process, BTreeMap<String, SocketAddr>) {
         let mut process = Process::start(&format!("sidecar {}", self.name), self.command());
         let mut bound = BTreeMap::new();
-        let own = ["outbound", "inbound", "admin", "telemetry"];
+        let own = ["outbound", "admin", "telemetry"];
         for name in own
             .iter()
             .copied()
@@ -374,9 +376,16 @@ impl Written {
         let text = std::fs::read_to_string(&self.config).expect("the configuration was written");
         let mut config: Value = serde_json::from_str(&text).expect("it was written as JSON");
         for name in ["outbound", "inbound", "admin", "telemetry"] {
-            config[name]["address"] = json!(bound[name]);
+            // One without an application has no inbound side.
+            if let Some(address) = bound.get(name) {
+                config[name]["address"] = json!(address);
+            }
         }
-        for (index, name) in self.listeners.iter().enumerate() {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter(|name| name.starts_with("listener:"));
+        for (index, name) in listeners.enumerate() {
             config["outbound"]["listeners"][index]["address"] = json!(bound[name]);
         }
         std::fs::write(&self.config, config.to_string()).expect("a temporary file can be written");

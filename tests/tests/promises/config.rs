@@ -118,7 +118,7 @@ async fn a_port_in_use_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     for key in [
         "outbound.address",
-        "inbound.address",
+
         "admin.address",
         "telemetry.address",
     ] {
