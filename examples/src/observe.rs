@@ -1,4 +1,4 @@
-//! What can be seen from outside: every `/metrics` of the mesh, once a second.
+//! What can be seen from outside: every `/metrics` of the mesh, and every sidecar's `/clusters`, once a second.
 //!
 //! It gathers and computes rows. It refuses to know how they are shown.
 
@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::exposition::{Sample, Scrape, quantile};
@@ -44,6 +45,8 @@ pub(crate) type States = BTreeMap<String, u64>;
 pub(crate) struct Second {
     /// The replicas, in the order of the topology.
     pub(crate) rows: Vec<Row>,
+    /// Replica → states of its breakers, over all callers and ports.
+    pub(crate) replicas: BTreeMap<String, States>,
     /// Service → states of its endpoints in the eyes of its callers.
     pub(crate) breakers: BTreeMap<&'static str, States>,
 }
@@ -103,12 +106,36 @@ impl Observer {
             }
             (service.name, states)
         });
+        let replicas = self.replicas(mesh).await;
         let second = Second {
+            replicas,
             rows,
             breakers: breakers.collect(),
         };
         self.before.extend(scrapes);
         second
+    }
+
+    /// What every sidecar's breakers hold of every replica.
+    async fn replicas(&self, mesh: &Mesh) -> BTreeMap<String, States> {
+        let mut looks = JoinSet::new();
+        for workload in &mesh.workloads {
+            let Some(address) = mesh.fleet.address(&workload.sidecar(), "admin") else {
+                continue;
+            };
+            let http = self.http.clone();
+            looks.spawn(async move {
+                let answer = http.get(&format!("http://{address}/clusters")).await.ok()?;
+                serde_json::from_slice::<Value>(&answer.body).ok()
+            });
+        }
+        let mut replicas = BTreeMap::new();
+        while let Some(look) = looks.join_next().await {
+            if let Ok(Some(clusters)) = look {
+                count_breakers(&clusters, &mut replicas);
+            }
+        }
+        replicas
     }
 
     async fn scrape(&self, mesh: &Mesh) -> BTreeMap<String, (u64, Scrape)> {
@@ -139,6 +166,30 @@ impl Observer {
             seen.extend(result.ok().flatten());
         }
         seen
+    }
+}
+
+/// Adds one sidecar's `/clusters`: services, their ports, their endpoints.
+fn count_breakers(clusters: &Value, replicas: &mut BTreeMap<String, States>) {
+    let services = clusters["services"].as_object().into_iter().flatten();
+    let ports = services.flat_map(|(_, ports)| ports.as_object().into_iter().flatten());
+    for endpoint in ports.flat_map(|(_, endpoints)| endpoints.as_array().into_iter().flatten()) {
+        let id = endpoint["id"]
+            .as_str()
+            .and_then(|id| id.strip_prefix(NAMESPACE)?.strip_prefix('/'));
+        let (Some(id), Some(breaker)) = (id, endpoint["breaker"].as_str()) else {
+            continue;
+        };
+        let state = if endpoint["healthy"] == false {
+            "unhealthy"
+        } else {
+            breaker
+        };
+        *replicas
+            .entry(id.to_owned())
+            .or_default()
+            .entry(state.to_owned())
+            .or_default() += 1;
     }
 }
 
@@ -219,6 +270,23 @@ mod tests {
         );
         assert_eq!((row.rps, row.success), (20.0, Some(75.0)));
         assert_eq!(row.p50_ms, Some(0.5));
+    }
+
+    #[test]
+    fn breakers_are_counted_by_replica_over_callers_and_ports() {
+        let endpoint = |id: &str, breaker: &str, healthy: bool| serde_json::json!({ "id": id, "breaker": breaker, "healthy": healthy });
+        let clusters = serde_json::json!({ "services": { "shop/inventory": {
+            "80": [endpoint("shop/inventory-1", "closed", true), endpoint("shop/inventory-2", "open", true)],
+            "9090": [endpoint("shop/inventory-1", "closed", true), endpoint("shop/inventory-2", "open", false)],
+        } } });
+        let mut replicas = BTreeMap::new();
+        count_breakers(&clusters, &mut replicas);
+        assert_eq!(
+            replicas["inventory-1"],
+            BTreeMap::from([("closed".to_owned(), 2)])
+        );
+        let broken = BTreeMap::from([("open".to_owned(), 1), ("unhealthy".to_owned(), 1)]);
+        assert_eq!(replicas["inventory-2"], broken);
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn tick(frame: &Frame<'_>) -> Value {
         "retries": frame.tally.retries(),
         "breakerTransitions": frame.tally.transitions(),
         "endpoints": frame.second.breakers,
+        "breakers": frame.second.replicas,
     })
 }
 
@@ -167,7 +168,7 @@ fn summary(frame: &Frame<'_>) -> String {
 
 fn table(frame: &Frame<'_>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header([
         "replica",
         "state",
@@ -175,9 +176,8 @@ fn table(frame: &Frame<'_>) -> Table {
         "success",
         "p50 ms",
         "p99 ms",
-        "endpoints as its callers see them",
+        "its callers' breakers",
     ]);
-    let mut last = "";
     for row in &frame.second.rows {
         let broken = row.workload == BROKEN && frame.mode != Mode::Healthy;
         let state = match (row.seen, broken) {
@@ -189,17 +189,7 @@ fn table(frame: &Frame<'_>) -> Table {
             Cell::new(value.map_or("-".to_owned(), |value| format!("{value:.1}")))
                 .set_alignment(CellAlignment::Right)
         };
-        let service = row
-            .workload
-            .rsplit_once('-')
-            .map_or("", |(service, _)| service);
-        // The callers count endpoints by service: one cell for its first replica says it all.
-        let breakers = if service == last {
-            String::new()
-        } else {
-            states(frame.second.breakers.get(service))
-        };
-        last = service;
+        let breakers = states(frame.second.replicas.get(&row.workload));
         table.add_row([
             Cell::new(&row.workload),
             state,
@@ -249,13 +239,13 @@ mod tests {
     fn a_frame_tells_of_the_fault_the_load_and_the_breakers() {
         let second = Second {
             rows: vec![row("inventory-1", false), row("inventory-2", true)],
+            replicas: BTreeMap::from([(
+                "inventory-2".to_owned(),
+                BTreeMap::from([("closed".to_owned(), 2), ("open".to_owned(), 5)]),
+            )]),
             breakers: BTreeMap::from([(
                 "inventory",
-                BTreeMap::from([
-                    ("closed".to_owned(), 2),
-                    ("open".to_owned(), 1),
-                    ("draining".to_owned(), 0),
-                ]),
+                BTreeMap::from([("closed".to_owned(), 2), ("open".to_owned(), 1)]),
             )]),
         };
         let seen = Seen {
@@ -282,11 +272,10 @@ mod tests {
             "sidecar away",
             "hang",
             "50.0",
-            "2 closed, 1 open",
+            "2 closed, 5 open",
         ] {
             assert!(drawn.contains(words), "{words} in\n{drawn}");
         }
-        assert!(!drawn.contains("draining"), "{drawn}");
         assert!(
             summary(&frame).contains("99.50 % success"),
             "{}",
