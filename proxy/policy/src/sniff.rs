@@ -74,7 +74,10 @@ fn sniff_http1(bytes: &[u8]) -> Sniffed {
     let (method, target) = (&line[..end], &line[end + 1..]);
     match *target {
         [] => Sniffed::NeedMore,
-        [b'/', ..] | [b'*', b' ', ..] => Sniffed::Http1,
+        [b'/', ..] => Sniffed::Http1,
+        // Reserved for the preface of HTTP/2 (RFC 9113 §11.6), which this is not.
+        [b'*', ..] if method == b"PRI" => Sniffed::Opaque,
+        [b'*', b' ', ..] => Sniffed::Http1,
         [b'*'] => Sniffed::NeedMore,
         [first, ..] if method == b"CONNECT" && first.is_ascii_graphic() => Sniffed::Http1,
         _ => sniff_absolute(target),
@@ -124,6 +127,7 @@ mod tests {
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http2),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Sniffed::NeedMore),
             (b"PRI", Sniffed::NeedMore),
+            (b"PRI * HTTP/3", Sniffed::Opaque),
             (b"PRINT /", Sniffed::Http1),
             (b"\x16", Sniffed::NeedMore),
             (b"\x16\x03", Sniffed::NeedMore),

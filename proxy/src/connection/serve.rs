@@ -73,7 +73,6 @@ where
     };
     let door = Door::new(stream, bell.clone(), limits);
     let connection = http1::Builder::new()
-        .half_close(true)
         .max_headers(settings.head.count)
         .max_header_size(settings.header_bytes)
         .serve_connection(TokioIo::new(door), service(worker, &downstream))

@@ -180,7 +180,7 @@ fn original_version(headers: &HeaderMap, wire: Version) -> Version {
 /// What the next hop speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
-    /// HTTP/1.1.
+    /// HTTP/1.1, or 1.0 where the caller speaks that.
     Http1,
     /// HTTP/2 to another sidecar: HTTP/1 callers keep their version in a header.
     MeshHttp2,
@@ -217,7 +217,10 @@ pub fn address<B>(
         if asked.expects_continue {
             headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
         }
-        *request.version_mut() = Version::HTTP_11;
+        *request.version_mut() = match asked.version {
+            Version::HTTP_10 => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        };
     } else {
         headers.remove(HOST);
         parts.scheme = Some(Scheme::HTTP);

@@ -88,8 +88,9 @@ impl Downstream {
         self.streams.set(self.streams.get() + 1);
     }
 
-    fn ends(&self) {
-        if let Some(bell) = &self.bell {
+    fn ends(&self, upgraded: bool) {
+        // After an upgrade no HTTP follows.
+        if let Some(bell) = self.bell.as_ref().filter(|_| !upgraded) {
             bell.response_ended();
         }
         self.streams.set(self.streams.get() - 1);
@@ -289,7 +290,8 @@ impl Record {
             duration,
         );
         self.log(duration, sent);
-        self.downstream.ends();
+        self.downstream
+            .ends(self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16());
     }
 
     /// A response is a success only once its body has come, and for gRPC its status.

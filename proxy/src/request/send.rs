@@ -376,6 +376,14 @@ async fn send(
     }
     .map_err(Failure::TimedOut)?
     .map_err(|Unsent { failure, reason }| Failure::Upstream(failure, reason))?;
+    // It answers without having asked: what is left of the body is its to read, or to refuse.
+    if let Some(gate) = outgoing
+        .gate
+        .as_ref()
+        .filter(|_| response.status().is_success())
+    {
+        gate.open();
+    }
     let flag = way
         .mesh
         .then(|| {
