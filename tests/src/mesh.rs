@@ -1,10 +1,9 @@
 //! The usual scene: a caller's sidecar, mutual TLS, a server's sidecar, the
 //! application; in static mode, on loopback, on ports nobody else has.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::pki::{Pki, spiffe_id};
 use crate::sidecar::{Builder, ORDERS, Sidecar};
@@ -31,23 +30,21 @@ pub struct MeshBuilder {
 pub type EndpointOf = (SocketAddr, Option<String>);
 
 /// A Service document for port 80 of `name.shop`.
-///
-/// # Panics
-/// Never: writing to a `String` cannot fail.
 #[must_use]
 pub fn service(name: &str, protocol: &str, endpoints: &[EndpointOf]) -> String {
-    let mut yaml = format!(
-        "kind: Service\nmetadata: {{ name: {name}, namespace: shop }}\nspec:\n  ports: [{{ port: 80, protocol: {protocol} }}]\n  endpoints:\n"
-    );
-    for (address, identity) in endpoints {
-        let identity = identity
-            .as_ref()
-            .map(|id| format!(", identity: \"{id}\""))
-            .unwrap_or_default();
-        writeln!(yaml, "    - {{ address: \"{address}\"{identity} }}")
-            .expect("a String takes everything");
-    }
-    yaml
+    let list: Vec<Value> = endpoints
+        .iter()
+        .map(|(address, identity)| match identity {
+            Some(identity) => json!({ "address": address, "identity": identity }),
+            None => json!({ "address": address }),
+        })
+        .collect();
+    let document = json!({
+        "kind": "Service",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "ports": [{ "port": 80, "protocol": protocol }], "endpoints": list },
+    });
+    document.to_string()
 }
 
 /// A TrafficPolicy of `orders.shop` with the given spec, in flow or block YAML indented by two.

@@ -166,6 +166,17 @@ impl Sidecar {
         self.process.signal(Signal::TERM);
     }
 
+    /// Waits for a line of its JSON access log that holds all of `words`.
+    pub async fn accessed(&mut self, words: &[&str]) -> Value {
+        let holds = |event: &Value| {
+            let line = event.to_string();
+            event["event"] == "access" && words.iter().all(|word| line.contains(word))
+        };
+        self.process
+            .event(&format!("an access record with {words:?}"), holds)
+            .await
+    }
+
     /// Waits until one more line of its log holds all of `words`.
     pub async fn logged(&self, words: &[&str]) {
         wait::until(&format!("a log line with {words:?}"), PATIENCE, || async {

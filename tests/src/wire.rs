@@ -4,11 +4,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::wait;
+
+/// A peer that is silent for this long keeps the connection open.
+const KEPT_OPEN: Duration = Duration::from_secs(1);
 
 /// A byte stream with what was read ahead of the caller.
 pub struct Wire<S = TcpStream> {
@@ -76,11 +80,33 @@ impl Wire<TcpStream> {
     }
 
     /// Sends all at once, and returns everything that comes until the peer closes.
+    ///
+    /// # Panics
+    /// When the peer keeps the connection open, with what came until then.
     pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+        let (came, closed) = Self::try_exchange(address, bytes).await;
+        assert!(
+            closed,
+            "{} leaves the connection open: {}",
+            bytes.escape_ascii(),
+            came.escape_ascii()
+        );
+        came
+    }
+
+    /// Sends all at once, and returns what comes, and whether the peer closed then.
+    pub async fn try_exchange(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut wire = Self::connect(address).await;
         // The peer may refuse before it has read all: what counts is what it answers.
         let _ = wire.stream.write_all(bytes).await;
-        wire.rest().await.unwrap_or_default()
+        loop {
+            let more = wire.stream.read_buf(&mut wire.ahead);
+            match tokio::time::timeout(KEPT_OPEN, more).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return (wire.ahead, true),
+                Err(_) => return (wire.ahead, false),
+            }
+        }
     }
 
     /// Ends the connection with a reset instead of a FIN.
@@ -90,7 +116,7 @@ impl Wire<TcpStream> {
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket
-            .set_linger(Some(std::time::Duration::ZERO))
+            .set_linger(Some(Duration::ZERO))
             .expect("a socket takes SO_LINGER");
     }
 }

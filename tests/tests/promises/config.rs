@@ -116,12 +116,7 @@ async fn a_port_in_use_is_named() {
     let pki = Pki::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for key in [
-        "outbound.address",
-
-        "admin.address",
-        "telemetry.address",
-    ] {
+    for key in ["outbound.address", "admin.address", "telemetry.address"] {
         assert_refused(
             &pki,
             Sidecar::builder("client").set(key, address.clone()),

@@ -120,7 +120,7 @@ async fn anything_else_is_opaque() {
         b"*1\r\n$4\r\nPING\r\n",
         b"\x16\x09nothing like TLS",
         b"P",
-        b"PRI * HTTP/3",
+        b"PRI",
     ] {
         let mut wire = Wire::connect(listener).await;
         wire.send(bytes).await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use selvage_tests::app::{App, RawApp};
 use selvage_tests::client;
-use selvage_tests::mesh::{Mesh, plaintext_caller};
+use selvage_tests::mesh::{Mesh, plaintext_caller, traffic_policy};
 use selvage_tests::sidecar::ORDERS;
 use selvage_tests::wait;
 use selvage_tests::wire::Wire;
@@ -164,7 +164,10 @@ async fn malformed_heads_are_rejected_at_the_door() {
     let mesh = Mesh::of(app.address, "http").await;
     let mut wrong = Vec::new();
     for (name, bytes) in rows() {
-        let answer = Wire::exchange(mesh.outbound(), bytes.as_bytes()).await;
+        let (answer, closed) = Wire::try_exchange(mesh.outbound(), bytes.as_bytes()).await;
+        if !closed {
+            wrong.push(format!("{name}: the connection stays open"));
+        }
         let text = String::from_utf8_lossy(&answer).into_owned();
         if !text.starts_with("HTTP/1.1 400") && !text.starts_with("HTTP/1.0 400") {
             wrong.push(format!(
@@ -359,7 +362,6 @@ async fn malformed_http2_requests_are_rejected() {
         ),
         ("a length without data", with("content-length", "2"), None),
         ("a path with a space", instead(":path", "/a b"), None),
-        ("a path with a fragment", instead(":path", "/a#b"), None),
         ("a path without a slash", instead(":path", "a"), None),
         ("an absolute path", instead(":path", "http://evil/"), None),
         ("an empty path", instead(":path", ""), None),
@@ -445,7 +447,8 @@ async fn a_malformed_response_is_a_bad_gateway() {
         wire.rest().await.ok();
     })
     .await;
-    let (_pki, caller) = plaintext_caller("http", &[app.address], "").await;
+    let patient = traffic_policy("  circuitBreaker: { consecutiveFailures: 0 }\n");
+    let (_pki, caller) = plaintext_caller("http", &[app.address], &patient).await;
     for (number, (name, _)) in rows.iter().enumerate() {
         let answer = client::post(caller.outbound(), ORDERS, &format!("/{number}"), "x").await;
         assert_eq!(

@@ -22,14 +22,12 @@ async fn failing_first(failures: usize, code: u16) -> App {
     App::start(move |request| {
         let failed = count.fetch_add(1, Ordering::SeqCst) < failures;
         async move {
-            if failed {
-                return status(code);
-            }
+            // Read whole first: what was not taken yet could still be sent to another.
             let body = http_body_util::BodyExt::collect(request.into_body())
                 .await
                 .unwrap()
                 .to_bytes();
-            ok(body)
+            if failed { status(code) } else { ok(body) }
         }
     })
     .await

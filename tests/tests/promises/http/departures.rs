@@ -11,6 +11,9 @@ use selvage_tests::sidecar::ORDERS;
 use selvage_tests::wait::{self, PATIENCE};
 use selvage_tests::wire::Wire;
 
+/// Failures in a row are the subject here: no breaker may cut them short.
+const PATIENT: &str = "kind: MeshConfig\nmetadata: { name: mesh }\nspec: { trustDomain: mesh.local, defaults: { circuitBreaker: { consecutiveFailures: 0, successRate: { threshold: 0, window: 10s, minimumRequests: 20 } } } }";
+
 /// Waits until neither sidecar has a request in flight.
 async fn idle(mesh: &Mesh) {
     for sidecar in [&mesh.client, &mesh.server] {
@@ -170,7 +173,11 @@ async fn breaking(stages: &'static [(&'static str, &'static str)]) -> RawApp {
 #[tokio::test]
 async fn an_application_that_leaves_before_its_head_is_an_error() {
     let app = breaking(&BROKEN_HEADS).await;
-    let mesh = Mesh::of(app.address, "http").await;
+    let mesh = Mesh::builder(app.address, "http")
+        .client_resources(PATIENT)
+        .server_resources(PATIENT)
+        .start()
+        .await;
     for (stage, (name, _)) in BROKEN_HEADS.iter().enumerate() {
         for suffix in ["", "/reset"] {
             let answer =
@@ -188,7 +195,11 @@ async fn an_application_that_leaves_before_its_head_is_an_error() {
 #[tokio::test]
 async fn a_broken_body_is_never_a_clean_end() {
     let app = breaking(&BROKEN_BODIES).await;
-    let mesh = Mesh::of(app.address, "http").await;
+    let mesh = Mesh::builder(app.address, "http")
+        .client_resources(PATIENT)
+        .server_resources(PATIENT)
+        .start()
+        .await;
     for (stage, (name, _)) in BROKEN_BODIES.iter().enumerate() {
         for suffix in ["", "/reset"] {
             let path = format!("/{stage}{suffix}");
@@ -226,7 +237,10 @@ async fn a_caller_that_aborts_its_body_is_seen_as_that() {
     let app = App::start(move |request| {
         let sender = sender.clone();
         async move {
-            let read = request.into_body().collect().await;
+            let mut body = request.into_body();
+            let first = body.frame().await.is_some_and(|frame| frame.is_ok());
+            sender.send(first).await.ok();
+            let read = body.collect().await;
             sender.send(read.is_err()).await.ok();
             selvage_tests::app::ok("x")
         }
@@ -250,6 +264,8 @@ async fn a_caller_that_aborts_its_body_is_seen_as_that() {
             }
         });
         assert!(feed.data("half of it").await);
+        let first = wait::soon("the first half at the application", outcome.recv()).await;
+        assert_eq!(first, Some(true));
         feed.abort().await;
         let broken = wait::soon("the application's end of the body", outcome.recv()).await;
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Interim responses pass, and an expectation is the application's to meet.
 
-use selvage_tests::app::{App, RawApp};
+use selvage_tests::app::{App, RawApp, ok};
 use selvage_tests::mesh::Mesh;
 use selvage_tests::wire::Wire;
 
@@ -30,7 +30,11 @@ async fn early_hints_pass() {
 
 #[tokio::test]
 async fn continue_comes_from_the_application() {
-    let app = App::echo().await;
+    let app = App::start(|request| async {
+        let read = http_body_util::BodyExt::collect(request.into_body()).await;
+        ok(read.expect("the body comes").to_bytes())
+    })
+    .await;
     let mesh = Mesh::of(app.address, "http").await;
     let mut wire = Wire::connect(mesh.outbound()).await;
     wire.send(
