@@ -23,6 +23,9 @@ const LOG_LINES: usize = 2000;
 /// Lines of stderr that are shown when a test fails.
 const SHOWN_LINES: usize = 40;
 
+/// Events that are shown when a test fails.
+const SHOWN_EVENTS: usize = 10;
+
 /// What a process has printed on stdout so far.
 #[derive(Default)]
 struct Output {
@@ -220,6 +223,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("--- the last lines of {}:\n{}", self.name, self.log_tail());
+            for event in self
+                .output
+                .borrow()
+                .events
+                .iter()
+                .rev()
+                .take(SHOWN_EVENTS)
+                .rev()
+            {
+                println!("{event}");
+            }
         }
     }
 }

@@ -402,16 +402,11 @@ impl Written {
         std::fs::write(&self.config, config.to_string()).expect("a temporary file can be written");
     }
 
-    /// Runs it to its end, for at most `limit`: exit code and stderr.
-    pub async fn fail(&self, limit: Duration) -> (Option<i32>, String) {
+    /// Runs it to its end, for at most `limit`: exit code and stderr. `what` should end it.
+    pub async fn fail(&self, what: &str, limit: Duration) -> (Option<i32>, String) {
         let mut command = self.command();
         command.kill_on_drop(true);
-        let output = wait::within(
-            "the end of a proxy that cannot start",
-            limit,
-            command.output(),
-        )
-        .await;
+        let output = wait::within(&format!("the refusal of {what}"), limit, command.output()).await;
         let output = output.expect("the proxy can be started");
         (
             output.status.code(),

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts what cannot start: it must end with 1 and say all of `words` in few lines, without a panic.
 async fn assert_refused(pki: &Pki, builder: Builder, words: &[&str]) {
-    let (code, said) = builder.write(pki).fail(LIMIT).await;
+    let (code, said) = builder.write(pki).fail(&format!("{words:?}"), LIMIT).await;
     assert_eq!(code, Some(1), "{said}");
     for word in words {
         assert!(said.contains(word), "nothing of `{word}` in:\n{said}");
@@ -38,7 +38,7 @@ async fn an_unknown_key_is_named_with_its_place_and_the_nearest_known() {
          outbound:\n  adress: 127.0.0.1:0\n"
     );
     std::fs::write(&written.config, yaml).unwrap();
-    let (code, said) = written.fail(LIMIT).await;
+    let (code, said) = written.fail("an unknown key", LIMIT).await;
     assert_eq!(code, Some(1), "{said}");
     for word in ["sidecar.yaml:7:3", "adress", "address"] {
         assert!(said.contains(word), "nothing of `{word}` in:\n{said}");
@@ -163,7 +163,7 @@ async fn the_environment_beats_the_file() {
     let (code, said) = Sidecar::builder("client")
         .environment("SELVAGE_DRAIN_TIMEOUT", "never")
         .write(&pki)
-        .fail(LIMIT)
+        .fail("a variable", LIMIT)
         .await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("SELVAGE_DRAIN_TIMEOUT"), "{said}");

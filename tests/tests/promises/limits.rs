@@ -24,8 +24,6 @@ async fn answer(mesh: &Mesh, request: &str) -> Head {
     // The proxy may have refused before all is sent.
     let _ = wire.try_send(request).await;
     let head = wire.head().await;
-    let rest = wait::soon("the end of a refused connection", wire.rest()).await;
-    assert!(!String::from_utf8_lossy(&rest.unwrap_or_default()).contains("HTTP/1.1 200"));
     head
 }
 
