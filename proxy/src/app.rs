@@ -35,8 +35,8 @@ use crate::worker::{AppPort, Settings, Shared, application};
 ///
 /// # Errors
 /// What keeps it from starting, in one line that says what to do.
-pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args, |name| std::env::var(name).ok())?;
+pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
+    let config = config::load(args, |name| std::env::var(name).ok())?;
     let log = control::start_log(config.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -108,7 +108,7 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
                     break;
                 }
                 lifecycle.leave();
-                let (lifecycle, drain) = (lifecycle.clone(), config.drain.clone());
+                let (lifecycle, drain) = (lifecycle.clone(), config.drain);
                 tokio::spawn(async move { lifecycle.drain(drain.delay, drain.timeout).await });
             }
         }

@@ -52,12 +52,15 @@ impl Abort for hyper_util::rt::TokioIo<hyper::upgrade::Upgraded> {
     fn abort(&self) {}
 }
 
+/// Where the bytes read are counted.
+type Report<'r> = (&'r TcpRecord, fn(&TcpRecord, u64));
+
 /// Counts bytes, and remembers when one last moved.
 struct Counted<'r, S> {
     inner: S,
     read: Rc<Flow>,
     active: Rc<Cell<Instant>>,
-    report: Option<(&'r TcpRecord, fn(&TcpRecord, u64))>,
+    report: Option<Report<'r>>,
 }
 
 #[derive(Default)]

@@ -19,7 +19,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { proxy } = Arguments::parse();
-    match selvage_proxy::run(proxy) {
+    match selvage_proxy::run(&proxy) {
         Ok(code) => code,
         Err(error) => {
             tell(&error);

@@ -62,7 +62,7 @@ pub async fn handle(
     };
     Ok(match result {
         Ok(response) => response.map(|body| body.ending(record)),
-        Err(error) => refuse(error, grpc, record),
+        Err(error) => refuse(&error, grpc, record),
     })
 }
 
@@ -195,7 +195,7 @@ async fn exchange(
             Next::Return(why) => {
                 record.returns(destination, why);
                 outgoing.body.release();
-                return answer(worker, destination, tried, outgoing, record);
+                return answer(worker, destination, tried, &outgoing, record);
             }
             Next::RetryAfter { wait, .. } => {
                 // Freed before the wait: it is no load of that endpoint any more.

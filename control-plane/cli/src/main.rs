@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let outcome = match command {
-        Command::Proxy(args) => return selvage_proxy::run(*args),
+        Command::Proxy(args) => return selvage_proxy::run(&args),
         Command::ControlPlane(args) => return run_control_plane(*args),
         Command::Validate(args) => command::resources::validate(&args)?,
         Command::Apply(args) => wait(command::resources::apply(&args))?,

@@ -164,6 +164,7 @@ impl EndpointState {
     fn observe(
         &self,
         observation: Observation,
+        latency: Option<Duration>,
         policy: &BreakerPolicy,
         now: Instant,
         rng: &mut fastrand::Rng,
@@ -184,7 +185,10 @@ impl EndpointState {
                 to: BreakerState::Closed,
                 ..
             }) => {
-                self.load.clear(now);
+                match latency {
+                    Some(latency) => self.load.restart(latency, now),
+                    None => self.load.clear(now),
+                }
                 self.crowd.closed();
             }
             _ => {}
@@ -268,7 +272,7 @@ pub struct InFlight {
     state: Arc<EndpointState>,
     ticket: Ticket,
     started: Instant,
-    sampled: bool,
+    latency: Option<Duration>,
     observed: bool,
 }
 
@@ -279,7 +283,7 @@ impl InFlight {
             state: Arc::clone(state),
             ticket,
             started: now,
-            sampled: false,
+            latency: None,
             observed: false,
         }
     }
@@ -305,10 +309,10 @@ impl InFlight {
 
     /// Takes the latency, at the first byte of the response. Only the first call counts.
     pub fn first_byte(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.sampled, true) {
-            self.state
-                .load
-                .sample(now.saturating_duration_since(self.started), now);
+        if self.latency.is_none() {
+            let latency = now.saturating_duration_since(self.started);
+            self.latency = Some(latency);
+            self.state.load.sample(latency, now);
         }
     }
 
@@ -354,7 +358,8 @@ impl InFlight {
             class,
             could_not_connect,
         };
-        self.state.observe(observation, policy, now, rng)
+        self.state
+            .observe(observation, self.latency, policy, now, rng)
     }
 }
 

@@ -50,8 +50,15 @@ impl PeakEwma {
 
     /// Forgets everything.
     pub fn clear(&self, now: Instant) {
+        self.restart(SEED, now);
+    }
+
+    /// Forgets everything but one latency. An endpoint that comes back begins
+    /// with what its probe took: beside fast peers the seed would keep it idle
+    /// until it had decayed.
+    pub fn restart(&self, latency: Duration, now: Instant) {
         self.average.store(
-            pack(SEED.as_secs_f32(), self.millis(now)),
+            pack(latency.as_secs_f32(), self.millis(now)),
             Ordering::Relaxed,
         );
         self.penalty.store(0, Ordering::Relaxed);

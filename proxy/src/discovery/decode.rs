@@ -26,7 +26,7 @@ pub struct InvalidResource {
     reason: String,
 }
 
-fn invalid(field: impl Into<String>, reason: impl ToString) -> InvalidResource {
+fn invalid(field: impl Into<String>, reason: impl std::fmt::Display) -> InvalidResource {
     InvalidResource {
         field: field.into(),
         reason: reason.to_string(),

@@ -93,7 +93,8 @@ fn check_target(uri: &Uri, method: &Method, limit: usize) -> Result<(), ProxyErr
     if *method == Method::CONNECT {
         return Err(bad("CONNECT is not offered"));
     }
-    if !path.starts_with('/') && !(*method == Method::OPTIONS && path == "*") {
+    let of_the_server = *method == Method::OPTIONS && path == "*";
+    if !path.starts_with('/') && !of_the_server {
         return Err(bad("target is not a path"));
     }
     if path

@@ -18,6 +18,9 @@ use tokio::sync::watch;
 /// Client configurations kept per identity; beyond it the cache starts anew.
 const CLIENT_CONFIGS: usize = 1024;
 
+/// By expected identity and ALPN protocol.
+type ClientConfigs = HashMap<(SpiffeId, &'static [u8]), Arc<rustls::ClientConfig>>;
+
 /// One SVID with one bundle, as TLS configurations.
 pub struct Current {
     /// Our own identity.
@@ -29,7 +32,7 @@ pub struct Current {
     /// The SVID itself, for renewal and for the control plane's connection.
     pub svid: Svid,
     mesh: MeshTls,
-    clients: Mutex<HashMap<(SpiffeId, &'static [u8]), Arc<rustls::ClientConfig>>>,
+    clients: Mutex<ClientConfigs>,
 }
 
 impl fmt::Debug for Current {

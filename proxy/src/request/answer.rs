@@ -25,12 +25,12 @@ const UPGRADE_WAIT: Duration = Duration::from_secs(10);
 
 /// Our own answer.
 pub(super) fn refuse(
-    error: ProxyError,
+    error: &ProxyError,
     grpc: bool,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     let response = error.response_head(grpc);
-    record.refuses(&error, response.status());
+    record.refuses(error, response.status());
     response.map(|()| ResponseBody::empty().ending(record))
 }
 
@@ -39,7 +39,7 @@ pub(super) fn answer(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     tried: Tried,
-    outgoing: Outgoing,
+    outgoing: &Outgoing,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let Tried {
@@ -62,7 +62,7 @@ pub(super) fn answer(
     let (mut parts, mut body) = response.into_parts();
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = switch(worker, destination, &mut parts, &mut body, &outgoing)?;
+        let switched = switch(worker, destination, &mut parts, &mut body, outgoing)?;
         record.answers(status, None, flag, None, in_flight);
         return Ok(switched);
     }

@@ -208,6 +208,11 @@ impl Pool {
                 }
             }
         }
+        // Boxed: connecting is rare, and its future is large.
+        Box::pin(self.fresh_http1(opening)).await
+    }
+
+    async fn fresh_http1(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
         let permit = (opening.permit)().ok_or(ConnectError::Overflow)?;
         let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
         let Connected { io, expires } = self.open(Inside::Http1, opening.timeout).await?;
@@ -240,6 +245,10 @@ impl Pool {
         if let Some(stream) = self.stream(opening) {
             return Ok(Lease::Http2(stream));
         }
+        Box::pin(self.awaited_http2(opening)).await
+    }
+
+    async fn awaited_http2(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
         let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
         loop {
             let connecting = self.connecting(opening)?;
