@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::clean;
 use super::replay::Activity;
 
 /// Why a body ended early.
@@ -227,6 +228,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(BodyError::Upstream(error))))
             }
             Poll::Ready(Some(Ok(frame))) => {
+                let frame = clean(frame);
                 if let Some((_, activity)) = &this.patience.idle {
                     activity.touch();
                 }

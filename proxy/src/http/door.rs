@@ -24,6 +24,51 @@ const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 const ENDED: u8 = 3;
 
+/// Looks through the raw bytes of one head for both framings at once
+/// (RFC 9112 §6.1): hyper drops the length and goes on, but whoever sends both
+/// means to be read in two ways.
+#[derive(Debug, Default)]
+struct Framings {
+    /// The first bytes of the line being read.
+    line: [u8; 18],
+    length: usize,
+    coding_seen: bool,
+    length_seen: bool,
+    begun: bool,
+    ended: bool,
+}
+
+impl Framings {
+    /// Takes bytes of the head; what follows its empty line is left alone.
+    fn take(&mut self, bytes: &[u8]) {
+        if self.ended {
+            return;
+        }
+        for &byte in bytes {
+            if byte != b'\n' {
+                if let Some(place) = self.line.get_mut(self.length) {
+                    *place = byte.to_ascii_lowercase();
+                }
+                self.length += 1;
+                continue;
+            }
+            let line = &self.line[..self.length.min(self.line.len())];
+            if self.begun && matches!(line, b"" | b"\r") {
+                self.ended = true;
+                return;
+            }
+            self.begun |= !matches!(line, b"" | b"\r");
+            self.coding_seen |= line.starts_with(b"transfer-encoding:");
+            self.length_seen |= line.starts_with(b"content-length:");
+            self.length = 0;
+        }
+    }
+
+    const fn both(&self) -> bool {
+        self.coding_seen && self.length_seen
+    }
+}
+
 /// Told of each request and each end of a response on one connection.
 #[derive(Debug, Default)]
 pub struct DoorBell {
@@ -68,6 +113,7 @@ pub struct Door<S> {
     bell: Arc<DoorBell>,
     limits: DoorLimits,
     timer: Option<(u8, Pin<Box<Sleep>>)>,
+    framings: Framings,
     /// Our answer in place of hyper's, and how much of it is written.
     answer: Option<(Vec<u8>, usize)>,
 }
@@ -80,6 +126,7 @@ impl<S> Door<S> {
             bell,
             limits,
             timer: None,
+            framings: Framings::default(),
             answer: None,
         }
     }
@@ -149,6 +196,16 @@ impl<S: AsyncWrite + Unpin> Door<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Door<S> {
+    /// Answers where hyper never sees a request. What does not fit into the
+    /// socket at once is not worth waiting for.
+    fn answer_at_once(&mut self, cx: &mut Context<'_>, flag: Flag, detail: &'static str) {
+        *self.bell.refused.lock() = Some(flag);
+        self.answer = Some((ProxyError::new(flag, detail).http1_bytes(), 0));
+        let _ = self.poll_answer(cx);
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -161,17 +218,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
             Poll::Ready(result) => {
                 if buf.filled().len() > before && this.state() == IDLE {
                     this.bell.state.store(HEAD, Ordering::Relaxed);
+                    this.framings = Framings::default();
+                }
+                if this.state() == HEAD {
+                    this.framings.take(&buf.filled()[before..]);
+                    if this.framings.both() {
+                        this.answer_at_once(cx, Flag::BadRequest, "two framings");
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    }
                 }
                 Poll::Ready(result)
             }
             Poll::Pending => {
                 let state = ready!(this.poll_overdue(cx));
                 if state == HEAD {
-                    *this.bell.refused.lock() = Some(Flag::SlowRequest);
-                    let error = ProxyError::new(Flag::SlowRequest, "head took too long");
-                    this.answer = Some((error.http1_bytes(), 0));
-                    // What does not fit into the socket at once is not worth waiting for.
-                    let _ = this.poll_answer(cx);
+                    this.answer_at_once(cx, Flag::SlowRequest, "head took too long");
                 }
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
@@ -220,5 +281,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_framings_are_seen_however_the_head_is_cut() {
+        let table: [(&str, bool); 6] = [
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                true,
+            ),
+            (
+                "GET / HTTP/1.1\ntransfer-encoding:chunked\ncontent-length:1\n\n",
+                true,
+            ),
+            (
+                "\r\nGET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: x\r\n\r\n",
+                true,
+            ),
+            (
+                "GET / HTTP/1.1\r\ncontent-length: 1\r\n\r\ntransfer-encoding: chunked\r\n",
+                false,
+            ),
+            (
+                "GET / HTTP/1.1\r\ncontent-lengths: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+                false,
+            ),
+            (
+                "GET / HTTP/1.1\r\nx: content-length:\r\ntransfer-encoding: chunked\r\n\r\n",
+                false,
+            ),
+        ];
+        for (head, expected) in table {
+            for cut in 0..head.len() {
+                let mut framings = Framings::default();
+                framings.take(&head.as_bytes()[..cut]);
+                framings.take(&head.as_bytes()[cut..]);
+                assert_eq!(framings.both(), expected, "{head:?} cut at {cut}");
+            }
+        }
     }
 }

@@ -7,8 +7,14 @@ pub mod door;
 pub mod head;
 pub mod replay;
 
-use http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, HOST,
+    SET_COOKIE, TRAILER,
+};
 use http::{HeaderMap, HeaderName};
+use http_body::Frame;
+use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
 
 /// The version an HTTP/1.x request had before it crossed on HTTP/2; between sidecars only.
 pub const VERSION: HeaderName = HeaderName::from_static("x-selvage-version");
@@ -28,4 +34,33 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 #[must_use]
 pub fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// What a trailer may not say (RFC 9110 §6.5.1): how the message is framed,
+/// where it goes, what its content is, who sends it.
+const NO_TRAILERS: [HeaderName; 9] = [
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    HOST,
+    SET_COOKIE,
+    TRAILER,
+];
+
+/// A frame that may travel on: data as it is, trailers without what they may not say.
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip_hop_by_hop(&mut trailers);
+            strip_untrusted(&mut trailers);
+            for name in &NO_TRAILERS {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
 }

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::BodyError;
+use super::clean;
 
 /// When a byte last moved in either direction of an exchange.
 #[derive(Debug)]
@@ -241,6 +242,7 @@ impl Reader {
                 Poll::Ready(Some(Err(BodyError::Caller(error))))
             }
             Some(Ok(frame)) => {
+                let frame = clean(frame);
                 shared.activity.touch();
                 shared.keep(&frame);
                 self.next = shared.kept.len();

@@ -58,6 +58,14 @@ pub enum InvalidIdentity {
         /// How long ago.
         ago: u64,
     },
+    /// We would refuse ourselves, and so would every peer with this bundle.
+    #[error("{}: {source}; is static.identity.trustBundle of the mesh that issued it?", path.display())]
+    Untrusted {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why.
+        source: selvage_certs::RefusedPeer,
+    },
     /// The two do not go together.
     #[error(transparent)]
     Tls(#[from] selvage_certs::InvalidTls),
@@ -113,6 +121,12 @@ fn parse(
             ago: ago.as_secs(),
         });
     }
+    selvage_certs::recheck(svid.chain(), None, &bundle, SystemTime::now()).map_err(|source| {
+        InvalidIdentity::Untrusted {
+            path: path(),
+            source,
+        }
+    })?;
     Ok(Current::try_new(svid, bundle, super::attest::INBOUND_ALPN)?)
 }
 

@@ -253,11 +253,11 @@ impl Pool {
         loop {
             let connecting = self.connecting(opening)?;
             let woken = connecting.done.notified();
-            let result = connecting.result.borrow().clone();
-            match result {
-                None => woken.await,
-                Some(Err(error)) => return Err(error),
-                Some(Ok(())) => {}
+            if connecting.result.borrow().is_none() {
+                woken.await;
+            }
+            if let Some(Err(error)) = &*connecting.result.borrow() {
+                return Err(error.clone());
             }
             if let Some(stream) = self.stream(opening) {
                 return Ok(Lease::Http2(stream));
