@@ -9,18 +9,20 @@ use std::path::Path;
 use super::{read, shown, sources, workspace};
 
 /// The modules from left to right; those of one row do not know each other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 13] = [
     &["main"],
     &["app"],
     &["connection", "admin"],
     &["request"],
-    &["http", "forward"],
+    &["forward"],
+    &["worker"],
     &["upstream"],
+    &["http"],
     &["accept", "discovery"],
     &["tls"],
     &["identity"],
-    &["telemetry"],
-    &["lifecycle", "config", "error"],
+    &["telemetry", "journal"],
+    &["lifecycle", "config", "error", "state", "stubs"],
 ];
 
 fn rank(module: &str) -> Option<usize> {
