@@ -23,8 +23,7 @@ async fn answer(mesh: &Mesh, request: &str) -> Head {
     let mut wire = Wire::connect(mesh.outbound()).await;
     // The proxy may have refused before all is sent.
     let _ = wire.try_send(request).await;
-    let head = wire.head().await;
-    head
+    wire.head().await
 }
 
 fn refused(head: &Head) -> (u16, Option<&str>) {

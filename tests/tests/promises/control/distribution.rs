@@ -106,7 +106,7 @@ async fn replicas_come_and_go() {
     second.terminate();
     second.process.exit(2 * PATIENCE).await;
     wait::until("no replica", PATIENCE, async || {
-        client::get(caller.outbound(), ORDERS, "/").await.flag() == "no-healthy-endpoint"
+        client::get(caller.outbound(), ORDERS, "/").await.flag() == "no-service"
     })
     .await;
 }
