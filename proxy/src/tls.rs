@@ -12,7 +12,7 @@ use selvage_certs::{HandshakeOutcome, PeerIdentity, Sni, SpiffeId, TrustDomain};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
-use crate::identity::Current;
+use crate::identity::{Current, Protocols};
 
 /// HTTP/2 between sidecars.
 pub const ALPN_H2: &[u8] = b"h2";
@@ -40,6 +40,16 @@ impl Inside {
             Self::Http2 => ALPN_H2,
             Self::Http1 => ALPN_HTTP1,
             Self::Tcp => ALPN_TCP,
+        }
+    }
+
+    /// What is offered where this is wanted: a foreign peer may speak HTTP/1.1 alone.
+    #[must_use]
+    pub const fn offered(self) -> Protocols {
+        match self {
+            Self::Http2 => &[ALPN_H2, ALPN_HTTP1],
+            Self::Http1 => &[ALPN_HTTP1],
+            Self::Tcp => &[ALPN_TCP],
         }
     }
 
@@ -207,7 +217,7 @@ pub async fn connect<S>(
     expected: &SpiffeId,
     server_name: ServerName<'static>,
     config: Arc<rustls::ClientConfig>,
-) -> Result<(TlsStream<S>, PeerIdentity), TlsError>
+) -> Result<(TlsStream<S>, PeerIdentity, Inside), TlsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -219,10 +229,8 @@ where
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = check(chain, resumed, Some(expected), current)?;
-    if session.alpn_protocol().is_none() {
-        return Err(TlsError::NoProtocol);
-    }
-    Ok((TlsStream::Client(stream), peer))
+    let inside = Inside::of(session.alpn_protocol()).ok_or(TlsError::NoProtocol)?;
+    Ok((TlsStream::Client(stream), peer, inside))
 }
 
 /// rustls runs the verifier in full handshakes only: what was resumed is

@@ -24,9 +24,9 @@ const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 const ENDED: u8 = 3;
 
-/// Looks through the raw bytes of one head for both framings at once
-/// (RFC 9112 §6.1): hyper drops the length and goes on, but whoever sends both
-/// means to be read in two ways.
+/// Looks through the raw bytes of one head for what two parsers read in two
+/// ways and hyper forgives: both framings at once (RFC 9112 §6.1), and lines
+/// that end without CR.
 #[derive(Debug, Default)]
 struct Framings {
     /// The first bytes of the line being read.
@@ -36,6 +36,8 @@ struct Framings {
     length_seen: bool,
     begun: bool,
     ended: bool,
+    last: u8,
+    bare_lf: bool,
 }
 
 impl Framings {
@@ -46,12 +48,14 @@ impl Framings {
         }
         for &byte in bytes {
             if byte != b'\n' {
+                self.last = byte;
                 if let Some(place) = self.line.get_mut(self.length) {
                     *place = byte.to_ascii_lowercase();
                 }
                 self.length += 1;
                 continue;
             }
+            self.bare_lf |= self.last != b'\r';
             let line = &self.line[..self.length.min(self.line.len())];
             if self.begun && matches!(line, b"" | b"\r") {
                 self.ended = true;
@@ -61,11 +65,21 @@ impl Framings {
             self.coding_seen |= line.starts_with(b"transfer-encoding:");
             self.length_seen |= line.starts_with(b"content-length:");
             self.length = 0;
+            self.last = 0;
         }
     }
 
-    const fn both(&self) -> bool {
-        self.coding_seen && self.length_seen
+    /// What must not reach the application, if anything.
+    const fn malformed(&self) -> Option<&'static str> {
+        if self.coding_seen && self.length_seen {
+            return Some("content-length beside transfer-encoding");
+        }
+        // RFC 9112 §2.2 lets a recipient take it; others do not, and so two would differ.
+        if self.bare_lf {
+            Some("a line that ends without CR")
+        } else {
+            None
+        }
     }
 }
 
@@ -222,8 +236,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
                 }
                 if this.state() == HEAD {
                     this.framings.take(&buf.filled()[before..]);
-                    if this.framings.both() {
-                        this.answer_at_once(cx, Flag::BadRequest, "two framings");
+                    if let Some(detail) = this.framings.malformed() {
+                        this.answer_at_once(cx, Flag::BadRequest, detail);
                         return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                     }
                 }
@@ -289,16 +303,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_framings_are_seen_however_the_head_is_cut() {
-        let table: [(&str, bool); 6] = [
+    fn what_reads_in_two_ways_is_seen_however_the_head_is_cut() {
+        let table: [(&str, bool); 7] = [
             (
                 "GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
                 true,
             ),
             (
-                "GET / HTTP/1.1\ntransfer-encoding:chunked\ncontent-length:1\n\n",
+                "GET / HTTP/1.1\r\ntransfer-encoding:chunked\r\ncontent-length:1\r\n\r\n",
                 true,
             ),
+            ("GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", true),
             (
                 "\r\nGET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: x\r\n\r\n",
                 true,
@@ -321,7 +336,11 @@ mod tests {
                 let mut framings = Framings::default();
                 framings.take(&head.as_bytes()[..cut]);
                 framings.take(&head.as_bytes()[cut..]);
-                assert_eq!(framings.both(), expected, "{head:?} cut at {cut}");
+                assert_eq!(
+                    framings.malformed().is_some(),
+                    expected,
+                    "{head:?} cut at {cut}"
+                );
             }
         }
     }

@@ -56,9 +56,7 @@ pub fn sanitize<B>(
     let wire = request.version();
     let authority = authority(request)?;
     let headers = request.headers_mut();
-    if wire <= Version::HTTP_10 && headers.contains_key(TRANSFER_ENCODING) {
-        return Err(bad("transfer-encoding in HTTP/1.0"));
-    }
+    check_coding(headers, wire)?;
     let expects_continue = expectation(headers)?;
     let upgrade = if wire == Version::HTTP_11 {
         upgrade(headers)
@@ -136,6 +134,21 @@ fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, ProxyError> {
         (None, None) if request.version() <= Version::HTTP_10 => Ok(None),
         _ => Err(bad("no Host")),
     }
+}
+
+/// The one coding that is understood alike everywhere.
+fn check_coding(headers: &HeaderMap, wire: Version) -> Result<(), ProxyError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if wire <= Version::HTTP_10 {
+        return Err(bad("transfer-encoding in HTTP/1.0"));
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(bad("a transfer-encoding other than one `chunked`"));
+    }
+    Ok(())
 }
 
 fn expectation(headers: &HeaderMap) -> Result<bool, ProxyError> {

@@ -18,8 +18,11 @@ use tokio::sync::watch;
 /// Client configurations kept per identity; beyond it the cache starts anew.
 const CLIENT_CONFIGS: usize = 1024;
 
-/// By expected identity and ALPN protocol.
-type ClientConfigs = HashMap<(SpiffeId, &'static [u8]), Arc<rustls::ClientConfig>>;
+/// By expected identity and ALPN protocols.
+type ClientConfigs = HashMap<(SpiffeId, Protocols), Arc<rustls::ClientConfig>>;
+
+/// ALPN protocols, preferred first.
+pub type Protocols = &'static [&'static [u8]];
 
 /// One SVID with one bundle, as TLS configurations.
 pub struct Current {
@@ -60,7 +63,7 @@ impl Current {
     /// The configuration to call `expected` with. One per identity, so that
     /// sessions of one are never resumed with another.
     #[must_use]
-    pub fn client(&self, expected: &SpiffeId, alpn: &'static [u8]) -> Arc<rustls::ClientConfig> {
+    pub fn client(&self, expected: &SpiffeId, alpn: Protocols) -> Arc<rustls::ClientConfig> {
         let mut clients = self.clients.lock();
         if let Some(config) = clients.get(&(expected.clone(), alpn)) {
             return config.clone();
@@ -68,7 +71,7 @@ impl Current {
         if clients.len() >= CLIENT_CONFIGS {
             clients.clear();
         }
-        let config = self.mesh.client_config(expected, &[alpn]);
+        let config = self.mesh.client_config(expected, alpn);
         clients.insert((expected.clone(), alpn), config.clone());
         config
     }

@@ -29,9 +29,22 @@ pub(super) fn refuse(
     grpc: bool,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
-    let response = error.response_head(grpc);
+    let mut response = error.response_head(grpc);
+    if record.is_http1() && is_malformed(error.flag) {
+        // Where one message was not what it seemed, neither may be the next.
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     record.refuses(error, response.status());
     response.map(|()| ResponseBody::empty().ending(record))
+}
+
+const fn is_malformed(flag: Flag) -> bool {
+    matches!(
+        flag,
+        Flag::BadRequest | Flag::HeadersTooLarge | Flag::UriTooLong | Flag::ExpectationFailed
+    )
 }
 
 /// The answer after the last try.

@@ -248,6 +248,11 @@ impl Record {
         self.held.in_flight = Some(in_flight);
     }
 
+    /// Whether it came on an HTTP/1 connection.
+    pub(super) fn is_http1(&self) -> bool {
+        self.downstream.bell.is_some()
+    }
+
     /// We answer ourselves.
     pub(super) fn refuses(&mut self, error: &ProxyError, status: StatusCode) {
         self.status = status.as_u16();

@@ -25,6 +25,7 @@ use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
 use crate::http::head::{self, Asked};
 use crate::http::replay::{Activity, Gate, Replay, RequestBody};
+use crate::upstream::connect::ConnectError;
 use crate::upstream::pool::{Lease, Unsent};
 use crate::upstream::{Destination, Way};
 use crate::worker::Worker;
@@ -282,9 +283,8 @@ pub(super) async fn attempt(
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);
     }
-    let way = destination.way(index, &outgoing.asked);
     let limits = Limits::of(&destination.policy().timeouts, outgoing, now);
-    let sending = send(destination, outgoing, index, way, &limits);
+    let sending = send(destination, outgoing, index, &limits);
     let sent = probing(worker, destination, &mut in_flight, sending).await;
     let tried = match sent {
         Ok(answered) => {
@@ -345,17 +345,21 @@ async fn send(
     destination: &Destination,
     outgoing: &Outgoing,
     index: usize,
-    way: Way,
     limits: &Limits,
 ) -> Result<Answered, Failure> {
-    let leased = limits
-        .within(destination.lease(index, way))
-        .await
-        .map_err(Failure::TimedOut)?;
-    let mut lease = leased.map_err(|error| match error.failure() {
-        Some(failure) => Failure::Upstream(failure, error.to_string()),
-        None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
-    })?;
+    let mut way = destination.way(index, &outgoing.asked);
+    let mut leased = limits.within(destination.lease(index, way)).await;
+    if let Ok(Err(ConnectError::Http1Only(_))) = leased {
+        // Known from now on: the second time the way is another.
+        way = destination.way(index, &outgoing.asked);
+        leased = limits.within(destination.lease(index, way)).await;
+    }
+    let mut lease = leased
+        .map_err(Failure::TimedOut)?
+        .map_err(|error| match error.failure() {
+            Some(failure) => Failure::Upstream(failure, error.to_string()),
+            None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
+        })?;
     let request = outgoing
         .request(destination, way, Instant::now())
         .map_err(Failure::Ours)?;

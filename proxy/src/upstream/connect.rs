@@ -111,6 +111,9 @@ pub enum ConnectError {
     /// There is no identity of our own to present.
     #[error("no identity yet")]
     NoIdentity,
+    /// A peer of the mesh that does not speak HTTP/2; its pool knows by now.
+    #[error("{0} speaks HTTP/1.1 alone")]
+    Http1Only(SocketAddr),
     /// `limits.maxConnections` of the service is reached.
     #[error("limits.maxConnections is reached")]
     Overflow,
@@ -123,7 +126,7 @@ impl ConnectError {
         match self {
             Self::Refused(..) | Self::Timeout(..) => Some(TransportFailure::Connect),
             Self::Tls(..) => Some(TransportFailure::Tls),
-            Self::NoIdentity | Self::Overflow => None,
+            Self::NoIdentity | Self::Http1Only(_) | Self::Overflow => None,
         }
     }
 
@@ -134,6 +137,7 @@ impl ConnectError {
             Self::Refused(..) => Flag::ConnectFailure,
             Self::Timeout(..) => Flag::ConnectFailure,
             Self::Tls(..) => Flag::TlsFailure,
+            Self::Http1Only(_) => Flag::BadResponse,
             Self::NoIdentity => Flag::NotReady,
             Self::Overflow => Flag::Overflow,
         }
@@ -147,6 +151,8 @@ pub struct Connected {
     pub io: Io,
     /// The end of the peer's leaf; `None` for plaintext.
     pub expires: Option<SystemTime>,
+    /// What the peer chose to speak.
+    pub inside: Inside,
 }
 
 /// Whom to connect to.
@@ -178,19 +184,21 @@ pub async fn connect(
             return Ok(Connected {
                 io: Io::Plain(stream),
                 expires: None,
+                inside,
             });
         };
         let current = identity.current().ok_or(ConnectError::NoIdentity)?;
-        let config = current.client(expected, inside.alpn());
+        let config = current.client(expected, inside.offered());
         let result = tls::connect(stream, &current, expected, server_name.clone(), config).await;
         let outcome = result
             .as_ref()
             .map_or_else(TlsError::outcome, |_| HandshakeOutcome::Ok);
         metrics.handshake(worker, Side::Client, outcome);
         match result {
-            Ok((stream, peer)) => Ok(Connected {
+            Ok((stream, peer, inside)) => Ok(Connected {
                 io: Io::Tls(Box::new(stream)),
                 expires: Some(peer.not_after),
+                inside,
             }),
             Err(TlsError::Transport(error)) => {
                 Err(ConnectError::Refused(address, error.to_string()))

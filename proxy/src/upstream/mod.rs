@@ -89,7 +89,8 @@ impl Destination {
     pub fn way(&self, index: usize, asked: &Asked) -> Way {
         let mesh = self.port.endpoints[index].key.identity.is_some();
         // What HTTP/2 cannot carry through: upgrades, and interim answers.
-        let http1_only = asked.upgrade.is_some() || asked.expects_continue;
+        let http1_only =
+            asked.upgrade.is_some() || asked.expects_continue || self.pools[index].is_http1_only();
         let hop = match (mesh, self.port.protocol) {
             (true, _) if http1_only => Hop::Http1,
             (true, _) => Hop::MeshHttp2,

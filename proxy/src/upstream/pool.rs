@@ -17,7 +17,7 @@ use selvage_policy::service::{ConnectionPermit, PendingPermit};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, Connected, Peer, connect};
+use super::connect::{ConnectError, Connected, Io, Peer, connect};
 use super::failure;
 use crate::http::replay::RequestBody;
 use crate::identity::Identity;
@@ -72,6 +72,8 @@ pub struct Pool {
     http1: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Rc<Shared>>>,
     connecting: RefCell<Option<Rc<Connecting>>>,
+    /// The peer was asked for HTTP/2 and does not speak it.
+    http1_only: Cell<bool>,
 }
 
 impl fmt::Debug for Pool {
@@ -165,6 +167,7 @@ impl Pool {
             http1: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
+            http1_only: Cell::new(false),
         })
     }
 
@@ -215,7 +218,21 @@ impl Pool {
     async fn fresh_http1(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
         let permit = (opening.permit)().ok_or(ConnectError::Overflow)?;
         let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
-        let Connected { io, expires } = self.open(Inside::Http1, opening.timeout).await?;
+        let Connected { io, expires, .. } = self.open(Inside::Http1, opening.timeout).await?;
+        let sender = self.drive_http1(io, permit).await?;
+        Ok(Lease::Http1 {
+            pool: self.clone(),
+            sender,
+            reused: false,
+            expires,
+        })
+    }
+
+    async fn drive_http1(
+        &self,
+        io: Io,
+        permit: ConnectionPermit,
+    ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(SEND_BUFFER)
             .handshake(TokioIo::new(io))
@@ -227,12 +244,13 @@ impl Pool {
             }
             drop(permit);
         });
-        Ok(Lease::Http1 {
-            pool: self.clone(),
-            sender,
-            reused: false,
-            expires,
-        })
+        Ok(sender)
+    }
+
+    /// Whether the peer was found to speak HTTP/1.1 alone.
+    #[must_use]
+    pub fn is_http1_only(&self) -> bool {
+        self.http1_only.get()
     }
 
     fn pop(&self) -> Option<Idle> {
@@ -312,7 +330,21 @@ impl Pool {
         timeout: Option<Duration>,
         permit: ConnectionPermit,
     ) -> Result<(), ConnectError> {
-        let Connected { io, expires } = self.open(Inside::Http2, timeout).await?;
+        let Connected {
+            io,
+            expires,
+            inside,
+        } = self.open(Inside::Http2, timeout).await?;
+        if inside == Inside::Http1 {
+            self.http1_only.set(true);
+            let sender = self.drive_http1(io, permit).await?;
+            self.give_back(Idle {
+                sender,
+                since: Instant::now(),
+                expires,
+            });
+            return Err(ConnectError::Http1Only(self.peer.address));
+        }
         let (sender, connection) = http2_builder()
             .handshake(TokioIo::new(io))
             .await
