@@ -53,7 +53,8 @@ pub struct Stream {
 struct Progress {
     session: Session,
     wanted: HashSet<ServiceName>,
-    kept: tokio::time::Instant,
+    /// When the resources were last written to the state folder.
+    kept: Option<tokio::time::Instant>,
     unkept: bool,
 }
 
@@ -74,6 +75,9 @@ impl Stream {
             let result = self.one(&current, &mut progress, &mut backoff).await;
             self.discovery.set_connected(false);
             progress.session.close();
+            if progress.unkept {
+                self.keep(&mut progress);
+            }
             if let Err(error) = result {
                 tracing::warn!(
                     error,
@@ -121,7 +125,7 @@ impl Stream {
         let progress = Progress {
             session,
             wanted,
-            kept: tokio::time::Instant::now(),
+            kept: None,
             unkept: false,
         };
         if progress.session.resources().next().is_some() {
@@ -176,7 +180,8 @@ impl Stream {
             .into_inner();
         self.discovery.set_connected(true);
         loop {
-            let keep_at = progress.kept + KEEP_INTERVAL;
+            let now = tokio::time::Instant::now();
+            let keep_at = progress.kept.map_or(now, |kept| kept + KEEP_INTERVAL);
             tokio::select! {
                 response = responses.message() => {
                     let response = response.map_err(|status| status.message().to_owned())?;
@@ -294,7 +299,7 @@ impl Stream {
     }
 
     fn keep(&self, progress: &mut Progress) {
-        progress.kept = tokio::time::Instant::now();
+        progress.kept = Some(tokio::time::Instant::now());
         progress.unkept = false;
         let kept = v1::DeltaResponse {
             revision: progress.session.revision().unwrap_or_default(),
