@@ -14,6 +14,7 @@ use selvage_certs::JoinToken;
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::accept::{Dispatcher, Listener, Purpose};
 use crate::config::{self, Config, Health, InboundTls, ProxyArgs, Source, Token};
@@ -60,8 +61,8 @@ enum Command {
 /// How a sidecar's sources are begun.
 struct Sources {
     discovery: Arc<Discovery>,
-    /// Ends with an error that waiting does not mend.
-    failed: oneshot::Receiver<anyhow::Error>,
+    /// Keeps the identity; ends only with an error that waiting does not mend.
+    attesting: Option<JoinHandle<AttestError>>,
     control_plane: Option<ControlPlane>,
 }
 
@@ -101,7 +102,7 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
     let registered = register(&config, &shared, &sources, inbound, telemetry)?;
     loop {
         tokio::select! {
-            Ok(error) = &mut sources.failed => return Err(error),
+            error = no_identity(&mut sources.attesting) => return Err(error),
             () = signals.next() => break,
             Some(command) = asked.recv() => {
                 if command == Command::Quit {
@@ -129,6 +130,17 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
         () = signals.next() => tracing::warn!("told twice; ending at once"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why there will be no identity; waits for ever while there may be one.
+async fn no_identity(attesting: &mut Option<JoinHandle<AttestError>>) -> anyhow::Error {
+    match attesting {
+        None => std::future::pending().await,
+        Some(attesting) => match attesting.await {
+            Ok(error) => anyhow!(error).context("no identity"),
+            Err(error) => anyhow!(error).context("the identity's task ended"),
+        },
+    }
 }
 
 /// SIGTERM and SIGINT.
@@ -235,12 +247,9 @@ async fn begin_static(
         );
     }
     lifecycle.hold(Condition::Identity);
-    let (keep, failed) = oneshot::channel();
-    // Never fails later: files are only watched.
-    std::mem::forget(keep);
     Ok(Sources {
         discovery,
-        failed,
+        attesting: None,
         control_plane: None,
     })
 }
@@ -269,29 +278,13 @@ fn begin_dynamic(
         expected: config.identity(),
         state: state.clone(),
     };
-    let (fail, failed) = oneshot::channel();
     let (attested, ready) = (identity.clone(), lifecycle.clone());
-    let address = control_plane.address.clone();
     tokio::spawn(async move {
-        let mut swapped = attested.watch();
-        let ran = attestor.run(attested.clone());
-        let told = async {
-            if swapped.changed().await.is_ok() {
-                ready.hold(Condition::Identity);
-            }
-            std::future::pending::<()>().await
-        };
-        let error: Option<AttestError> = tokio::select! {
-            result = ran => result.err(),
-            () = told => None,
-        };
-        if let Some(error) = error {
-            // Nobody listens only where the proxy is ending anyway.
-            let _ = fail.send(anyhow!(error).context(format!("no identity from {address}")));
-        } else {
-            std::mem::forget(fail);
+        if attested.watch().wait_for(|swaps| *swaps > 0).await.is_ok() {
+            ready.hold(Condition::Identity);
         }
     });
+    let attesting = tokio::spawn(attestor.run(identity.clone()));
     let beforehand = config
         .outbound
         .listeners
@@ -311,7 +304,7 @@ fn begin_dynamic(
     tokio::spawn(stream.run());
     Ok(Sources {
         discovery,
-        failed,
+        attesting: Some(attesting),
         control_plane: Some(control_plane),
     })
 }
@@ -435,7 +428,7 @@ fn register(
     sources: &Sources,
     inbound: Option<SocketAddr>,
     telemetry: SocketAddr,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+) -> anyhow::Result<Option<JoinHandle<()>>> {
     let (Some(control_plane), Some(inbound)) = (&sources.control_plane, inbound) else {
         return Ok(None);
     };

@@ -4,58 +4,58 @@
 //! imports only from those below it. The life of a connection reads top to
 //! bottom in `connection`, that of a request in `request`.
 
-/// The proxy put together.
+// The proxy put together.
 pub mod app;
 
-/// The admin port: what the proxy shows and does for its operator.
+// The admin port: what the proxy shows and does for its operator.
 pub mod admin;
-/// One connection's life.
+// One connection's life.
 pub mod connection;
 
-/// One request's life.
+// One request's life.
 pub mod request;
 
-/// Opaque bytes in both directions.
+// Opaque bytes in both directions.
 pub mod forward;
-/// Heads made safe, bodies that are replayed or carry their record.
+// Heads made safe, bodies that are replayed or carry their record.
 pub mod http;
 
-/// One thread with its own connections, pools and caches.
+// One thread with its own connections, pools and caches.
 pub mod worker;
 
-/// The way to a service: endpoints, connections, tries.
+// The way to a service: endpoints, connections, tries.
 pub mod upstream;
 
-/// Listeners, and how a connection reaches a worker.
+// Listeners, and how a connection reaches a worker.
 pub mod accept;
-/// What is known of the mesh, and how it is learnt.
+// What is known of the mesh, and how it is learnt.
 pub mod discovery;
 
-/// TLS between sidecars.
+// TLS between sidecars.
 pub mod tls;
 
-/// Who this proxy is.
+// Who this proxy is.
 pub mod identity;
 
-/// What is counted and logged.
+// What is counted and logged.
 pub mod telemetry;
 
-/// The last transitions of breakers.
+// The last transitions of breakers.
 pub mod journal;
 
-/// What a restart finds again.
+// What a restart finds again.
 pub mod state;
 
-/// Readiness and the drain.
+// Readiness and the drain.
 pub mod lifecycle;
 
-/// sidecar.yaml, flags and environment.
+// sidecar.yaml, flags and environment.
 pub mod config;
 
-/// What a caller is told when the application did not answer.
+// What a caller is told when the application did not answer.
 pub mod error;
 
-/// The gRPC stubs of the control plane.
+// The gRPC stubs of the control plane.
 mod stubs;
 
 pub use app::run;

@@ -180,8 +180,11 @@ async fn exchange(
     let outgoing = Outgoing::new(request, asked, grpc, (limit, owner), keep, peeks);
     record.sends(&outgoing);
     destination.live.budget().request(now.into_std());
+    let mut failed = None;
     loop {
-        let mut tried = attempt(worker, destination, &mut attempts, &outgoing).await?; // 503
+        let mut tried = attempt(worker, destination, &mut attempts, &outgoing)
+            .await
+            .map_err(|nobody| failed.take().unwrap_or(nobody))?; // 503
         if outgoing.body.is_broken() && tried.answered.is_none() {
             tried.outcome = Outcome::Cancelled;
             tried.error = ProxyError::new(Flag::BadRequest, "the caller broke off its request");
@@ -198,6 +201,8 @@ async fn exchange(
                 return answer(worker, destination, tried, &outgoing, record);
             }
             Next::RetryAfter { wait, .. } => {
+                // Where nobody is left to ask, the caller hears of the last failure.
+                failed = tried.failure();
                 // Freed before the wait: it is no load of that endpoint any more.
                 drop(tried);
                 if !wait.is_zero() {

@@ -176,7 +176,7 @@ impl Process {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// What it wrote on stderr so far, the last [`LOG_LINES`] lines.
+    /// What it wrote on stderr so far, the last `LOG_LINES` lines.
     #[must_use]
     pub fn log(&self) -> String {
         let lines = self.log.lock().unwrap_or_else(PoisonError::into_inner);

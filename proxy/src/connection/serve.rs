@@ -252,7 +252,7 @@ where
         }
     };
     let record = series.open(worker.index);
-    let carried = carry(worker, &destination, stream, &downstream, &record).await;
+    let carried = carry(worker, &destination, stream, &record).await;
     if let Err(error) = carried {
         record.set_flag(error.flag);
         tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
@@ -264,7 +264,6 @@ async fn carry<S>(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     stream: S,
-    downstream: &Downstream,
     record: &TcpRecord,
 ) -> Result<(), ProxyError>
 where
@@ -283,28 +282,15 @@ where
             return Err(error);
         }
     };
-    let closing = worker.shared.lifecycle.closing(downstream.direction());
-    let carrying = tunnel(stream, connected.io, policy.timeouts.idle_tcp, Some(record));
-    tokio::pin!(carrying);
-    // Told to close, a tunnel goes on: only its ends know when it is over. The
-    // drain's timeout is what cuts it.
-    let _ = closing;
-    let carried = carrying.await;
+    // Told to close, a tunnel goes on: only its ends know when it is over. What
+    // is left at the drain's timeout is cut.
+    let carried = tunnel(stream, connected.io, policy.timeouts.idle_tcp, Some(record)).await;
     match carried.ended {
         Ended::Cleanly | Ended::Downstream => {}
         Ended::Upstream => record.set_flag(Flag::Reset),
         Ended::Idle => record.set_flag(Flag::Timeout),
     }
-    let now = Instant::now().into_std();
-    let ok = Report::of(
-        &Outcome::Response {
-            status: ::http::StatusCode::OK,
-            grpc_status: None,
-            flag: None,
-        },
-        None,
-    );
-    worker.with_rng(|rng| in_flight.observe(&ok, &policy.breaker, now, rng));
+    observe(worker, destination, &mut in_flight, &well());
     Ok(())
 }
 
@@ -329,12 +315,7 @@ async fn reach(
         let error = match pool.open(Inside::Tcp, policy.timeouts.connect).await {
             Ok(connected) => {
                 if in_flight.is_probe() {
-                    let well = Outcome::Response {
-                        status: ::http::StatusCode::OK,
-                        grpc_status: None,
-                        flag: None,
-                    };
-                    observe(worker, destination, &mut in_flight, &well);
+                    observe(worker, destination, &mut in_flight, &well());
                 }
                 return Ok((connected, in_flight));
             }
@@ -354,6 +335,15 @@ async fn reach(
         if !again || tried.len() as u32 >= TRIES {
             return Err(refused);
         }
+    }
+}
+
+/// What a connection that was reached says of its endpoint.
+const fn well() -> Outcome {
+    Outcome::Response {
+        status: ::http::StatusCode::OK,
+        grpc_status: None,
+        flag: None,
     }
 }
 

@@ -134,36 +134,37 @@ pub struct Attestor {
 
 impl Attestor {
     /// Obtains the first identity, from the state folder or by the token, and
-    /// then renews it for as long as it is polled. Errors that waiting does not
-    /// mend end it before the first identity.
-    pub async fn run(self, identity: Arc<Identity>) -> Result<(), AttestError> {
+    /// then renews it for as long as it is polled. Ends only before the first,
+    /// with an error that waiting does not mend.
+    pub async fn run(self, identity: Arc<Identity>) -> AttestError {
         let mut backoff = Backoff::default();
-        let mut current = match self.restore() {
-            Some(current) => current,
-            None => loop {
-                match self.attest().await {
-                    Ok(current) => break current,
-                    Err(error) if error.is_transient() => {
-                        tracing::warn!(%error, "no identity yet; trying again");
-                        backoff.wait().await;
-                    }
-                    Err(error) => return Err(error),
+        let mut svid = loop {
+            let obtained = match self.restore() {
+                Some(restored) => Ok(restored),
+                None => self.attest().await,
+            };
+            match obtained.and_then(|(svid, bundle)| self.take(&identity, svid, bundle)) {
+                Ok(svid) => break svid,
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "no identity yet; trying again");
+                    backoff.wait().await;
                 }
-            },
+                Err(error) => return error,
+            }
         };
         loop {
+            tokio::time::sleep(renew_after(&svid, SystemTime::now())).await;
             backoff.reset();
-            self.keep(&current.0, &current.1);
-            let renewal = renew_after(&current.0, SystemTime::now());
-            self.take(&identity, current.0, current.1)?;
-            tokio::time::sleep(renewal).await;
-            current = loop {
+            svid = loop {
                 // The bundle may have changed meanwhile.
-                let Some(now) = identity.current() else {
-                    continue;
+                let current = identity.current();
+                let bundle = current.as_ref().map(|current| &current.bundle);
+                let renewed = match bundle {
+                    Some(bundle) => self.renew(&svid, bundle).await,
+                    None => self.attest().await,
                 };
-                match self.renew(&now.svid, &now.bundle).await {
-                    Ok(renewed) => break renewed,
+                match renewed.and_then(|(svid, bundle)| self.take(&identity, svid, bundle)) {
+                    Ok(svid) => break svid,
                     Err(error) => {
                         tracing::warn!(%error, "renewal failed; trying again");
                         backoff.wait().await;
@@ -173,16 +174,18 @@ impl Attestor {
         }
     }
 
+    /// Puts an identity to use, and keeps it for the next start.
     fn take(
         &self,
         identity: &Identity,
         svid: Svid,
         bundle: TrustBundle,
-    ) -> Result<(), AttestError> {
-        let current = Current::try_new(svid, bundle, INBOUND_ALPN)
+    ) -> Result<Svid, AttestError> {
+        self.keep(&svid, &bundle);
+        let current = Current::try_new(svid.clone(), bundle, INBOUND_ALPN)
             .map_err(|error| AttestError::Unusable(error.to_string()))?;
         identity.swap(current);
-        Ok(())
+        Ok(svid)
     }
 
     /// What an earlier life left. Expired is no obstacle here: renewal proves the key.

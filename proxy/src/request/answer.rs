@@ -17,6 +17,7 @@ use super::send::{Answered, Outgoing, Tried};
 use crate::error::{FLAG, PROXY_STATUS, ProxyError};
 use crate::forward::tunnel;
 use crate::http::body::{Patience, ResponseBody};
+use crate::lifecycle::OpenConnection;
 use crate::upstream::Destination;
 use crate::worker::Worker;
 
@@ -72,10 +73,11 @@ pub(super) fn answer(
         flag,
         grpc_status,
     } = *answered;
-    let (mut parts, mut body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = switch(worker, destination, &mut parts, &mut body, outgoing)?;
+        let open = worker.shared.lifecycle.opened(record.direction());
+        let switched = switch(worker, destination, &mut parts, outgoing, open)?;
         record.answers(status, None, flag, None, in_flight);
         return Ok(switched);
     }
@@ -127,14 +129,13 @@ fn switch(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     parts: &mut http::response::Parts,
-    body: &mut hyper::body::Incoming,
     outgoing: &Outgoing,
+    open: OpenConnection,
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let unasked = || ProxyError::new(Flag::BadResponse, "101 without a request to upgrade");
     let caller = outgoing.take_upgrade().ok_or_else(unasked)?;
     let protocol = parts.headers.get(UPGRADE).cloned().ok_or_else(unasked)?;
     let upstream = parts.extensions.remove::<OnUpgrade>().ok_or_else(unasked)?;
-    let _ = body;
     strip_hop_by_hop(&mut parts.headers);
     strip_untrusted(&mut parts.headers);
     let idle = destination.policy().timeouts.idle_tcp;
@@ -159,7 +160,7 @@ fn switch(
             Ok(Err(error)) => tracing::debug!(%error, "upgrade"),
             Err(_) => tracing::debug!("upgrade: one side never took it up"),
         }
-        drop(permit);
+        drop((permit, open));
     });
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -248,6 +248,11 @@ impl Record {
         self.held.in_flight = Some(in_flight);
     }
 
+    /// Which way it goes.
+    pub(super) fn direction(&self) -> Direction {
+        self.downstream.direction()
+    }
+
     /// Whether it came on an HTTP/1 connection.
     pub(super) fn is_http1(&self) -> bool {
         self.downstream.bell.is_some()

@@ -166,6 +166,17 @@ impl Tried {
         self.pushback.at_least()
     }
 
+    /// What the caller is told if nothing follows; `None` for an answer of the
+    /// application, which is not kept.
+    pub(super) fn failure(&self) -> Option<ProxyError> {
+        match &self.answered {
+            None => Some(self.error.clone()),
+            Some(answered) => answered
+                .flag
+                .map(|flag| ProxyError::new(flag, "said by the other sidecar")),
+        }
+    }
+
     /// For the decision on what follows.
     pub(super) fn ended(&self, outgoing: &Outgoing) -> Ended {
         Ended {
