@@ -1,6 +1,6 @@
-//! The life of a request, top to bottom. Outside, [`handle`] records and turns
-//! an error into an answer; inside, [`outbound`] and [`inbound`] are `?` all
-//! the way, and [`exchange`] is the loop of tries they share.
+//! The life of a request, top to bottom. Outside, `handle` records and turns
+//! an error into an answer; inside, `outbound` and `inbound` are `?` all
+//! the way, and `exchange` is the loop of tries they share.
 
 mod answer;
 mod record;
