@@ -2,36 +2,29 @@
 //! shares with the others stands in [`Shared`]; everything else is its own, so
 //! that a request takes no lock and wakes no other thread.
 
+mod shared;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::Authority;
 use selvage_certs::SpiffeId;
 use selvage_policy::authority::{self, InvalidAuthority};
 use selvage_policy::breaker::Transition;
-use selvage_policy::crowd::Crowd;
-use selvage_policy::endpoint::EndpointState;
 use selvage_policy::flag::Flag;
-use selvage_policy::service::ServiceState;
-use selvage_policy::snapshot::{
-    BreakerPolicy, Endpoint, EndpointKey, Limits, MutualTls, Protocol, Service, ServiceName,
-    ServicePort, TrafficPolicy, WorkloadName,
-};
+use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName, TrafficPolicy};
 use selvage_policy::table::{LivePort, LiveService};
 
-use crate::discovery::{Discovery, Missing, View};
+pub use self::shared::{AppPort, Settings, Shared, application};
+use crate::discovery::{Missing, View};
 use crate::error::ProxyError;
-use crate::http::head::HeadLimits;
-use crate::identity::Identity;
-use crate::journal::Journal;
-use crate::lifecycle::{Direction, Lifecycle};
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Counter, Decision, HttpSeries, Metrics, TcpSeries};
+use crate::lifecycle::Direction;
+use crate::telemetry::metrics::{Counter, Decision, HttpSeries, TcpSeries};
 use crate::upstream::Destination;
 use crate::upstream::connect::Peer;
 use crate::upstream::pool::Pool;
@@ -44,131 +37,6 @@ const CALLERS: usize = 4096;
 const TIDY: Duration = Duration::from_secs(5);
 /// The route of a request that no route resource matched.
 pub const DEFAULT_ROUTE: &str = "default";
-
-/// One port of the application beside us.
-#[derive(Debug, Clone)]
-pub struct AppPort {
-    /// The port callers name.
-    pub service_port: u16,
-    /// Where the application listens.
-    pub address: SocketAddr,
-    /// What it speaks.
-    pub protocol: Protocol,
-}
-
-/// Settings the path reads, from the configuration.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Bounds of a head.
-    pub head: HeadLimits,
-    /// Bytes of all header fields.
-    pub header_bytes: usize,
-    /// Time for a head.
-    pub header_timeout: Duration,
-    /// Time for a handshake.
-    pub handshake_timeout: Duration,
-    /// Handshakes at a time.
-    pub handshakes: usize,
-    /// Streams per HTTP/2 connection.
-    pub streams: u32,
-    /// Bytes of a body kept for replay.
-    pub replay_bytes: usize,
-    /// The sidecar's own setting; unset: MeshConfig's.
-    pub mutual_tls: Option<MutualTls>,
-    /// The application's ports.
-    pub ports: Vec<AppPort>,
-}
-
-/// What all threads of a proxy share.
-pub struct Shared {
-    /// Who we stand beside.
-    pub workload: WorkloadName,
-    /// Settings.
-    pub settings: Settings,
-    /// Our identity.
-    pub identity: Arc<Identity>,
-    /// What we know.
-    pub discovery: Arc<Discovery>,
-    /// Whether we are coming or going.
-    pub lifecycle: Arc<Lifecycle>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// What is logged per request.
-    pub access_log: AccessLog,
-    /// Breakers' transitions.
-    pub journal: Journal,
-    /// Handshakes in progress.
-    pub handshakes: tokio::sync::Semaphore,
-    /// The addresses our own listeners are bound to.
-    pub own: OnceLock<Vec<SocketAddr>>,
-    /// The application, as a service of one endpoint per port.
-    pub apps: Vec<LiveService>,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("workload", &self.workload)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The application as a service: one endpoint, no breaker, no limits but those
-/// of the inbound side.
-#[must_use]
-pub fn application(workload: &WorkloadName, port: &AppPort) -> LiveService {
-    let name = ServiceName::new(&workload.namespace, &workload.service);
-    let now = Instant::now();
-    let unlimited = Limits {
-        max_connections: u32::MAX,
-        max_requests: u32::MAX,
-        max_pending: u32::MAX,
-    };
-    let breaker = BreakerPolicy {
-        consecutive_failures: 0,
-        success_rate: None,
-        ..BreakerPolicy::default()
-    };
-    let policy = Arc::new(TrafficPolicy {
-        breaker,
-        limits: unlimited,
-        ..TrafficPolicy::default()
-    });
-    let key = EndpointKey {
-        service: name.clone(),
-        port: port.service_port,
-        address: port.address,
-        identity: None,
-    };
-    let endpoint = Endpoint {
-        key: key.clone(),
-        id: "application".into(),
-        weight: 1,
-        labels: Default::default(),
-        healthy: true,
-    };
-    let service_port = Arc::new(ServicePort {
-        service: name.clone(),
-        port: port.service_port,
-        protocol: port.protocol,
-        endpoints: vec![Arc::new(endpoint)],
-    });
-    let state = Arc::new(ServiceState::new(name.clone(), policy.budget, now));
-    let service = Arc::new(Service {
-        name,
-        ports: vec![service_port.clone()],
-        policy,
-    });
-    let endpoint = Arc::new(EndpointState::new(key, Arc::new(Crowd::default()), now));
-    LiveService {
-        service,
-        state,
-        ports: vec![LivePort {
-            port: service_port,
-            states: vec![endpoint],
-        }],
-    }
-}
 
 /// What a worker resolved under one view, until the view changes.
 #[derive(Default)]
