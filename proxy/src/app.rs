@@ -1,7 +1,9 @@
 //! The proxy put together: configuration read, sources begun, listeners bound,
 //! workers started; then signals, until the drain is over.
 
+mod begin;
 mod control;
+mod register;
 mod workers;
 
 use std::io::Write;
@@ -9,25 +11,21 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, anyhow, bail};
-use selvage_certs::JoinToken;
+use anyhow::{Context, anyhow};
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::begin::{Sources, begin};
+use self::register::register;
 use crate::accept::{Dispatcher, Listener, Purpose};
-use crate::config::{self, Config, Health, InboundTls, ProxyArgs, Source, Token};
-use crate::discovery::health::{self, Check, Probed};
-use crate::discovery::registration::{self, Registration, source_address};
-use crate::discovery::stream::Stream;
-use crate::discovery::{Discovery, files};
+use crate::config::{self, Config, InboundTls, ProxyArgs};
 use crate::http::head::HeadLimits;
 use crate::identity::Identity;
-use crate::identity::attest::{AttestError, Attestor, ControlPlane};
+use crate::identity::attest::AttestError;
 use crate::journal::Journal;
 use crate::lifecycle::{Condition, Lifecycle};
-use crate::state::StateDir;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{AppPort, Settings, Shared, application};
@@ -56,14 +54,6 @@ enum Command {
     Drain,
     /// Drain, and end.
     Quit,
-}
-
-/// How a sidecar's sources are begun.
-struct Sources {
-    discovery: Arc<Discovery>,
-    /// Keeps the identity; ends only with an error that waiting does not mend.
-    attesting: Option<JoinHandle<AttestError>>,
-    control_plane: Option<ControlPlane>,
 }
 
 async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Result<ExitCode> {
@@ -175,150 +165,6 @@ fn announce(name: &str, address: SocketAddr) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
-async fn begin(
-    config: &Config,
-    workload: &WorkloadName,
-    identity: &Arc<Identity>,
-    lifecycle: &Arc<Lifecycle>,
-) -> anyhow::Result<Sources> {
-    match &config.source {
-        Source::Static {
-            resources,
-            identity: files,
-        } => {
-            begin_static(
-                config,
-                workload,
-                identity,
-                lifecycle,
-                resources,
-                files.as_ref(),
-            )
-            .await
-        }
-        Source::ControlPlane { address, token } => begin_dynamic(
-            config,
-            workload,
-            identity,
-            lifecycle,
-            address.to_string(),
-            token.as_ref(),
-        ),
-    }
-}
-
-async fn begin_static(
-    config: &Config,
-    workload: &WorkloadName,
-    identity: &Arc<Identity>,
-    lifecycle: &Arc<Lifecycle>,
-    resources: &std::path::Path,
-    files: Option<&config::IdentityFiles>,
-) -> anyhow::Result<Sources> {
-    let trust_domain = config.trust_domain.clone();
-    let discovery = Discovery::of_files();
-    let sources = files::read(resources)?;
-    let snapshot = files::load(&sources, workload, &trust_domain, 1)?;
-    discovery.swap(snapshot, Default::default());
-    lifecycle.hold(Condition::Snapshot);
-    let watched = files::watch(
-        resources.to_owned(),
-        workload.clone(),
-        trust_domain,
-        discovery.clone(),
-        sources,
-    );
-    tokio::spawn(watched);
-    if let Some(files) = files {
-        let (loaded, first) = oneshot::channel();
-        tokio::spawn(crate::identity::files::run(
-            files.clone(),
-            config.trust_domain.clone(),
-            Some(config.identity().to_string()),
-            identity.clone(),
-            loaded,
-        ));
-        first.await.context("the identity's task ended")??;
-    } else if !config.inbound.ports.is_empty() && config.inbound.tls != Some(InboundTls::Permissive)
-    {
-        bail!(
-            "static.identity is missing: inbound.ports need a certificate to accept callers \
-             (or inbound.tls: permissive)"
-        );
-    }
-    lifecycle.hold(Condition::Identity);
-    Ok(Sources {
-        discovery,
-        attesting: None,
-        control_plane: None,
-    })
-}
-
-fn begin_dynamic(
-    config: &Config,
-    workload: &WorkloadName,
-    identity: &Arc<Identity>,
-    lifecycle: &Arc<Lifecycle>,
-    address: String,
-    token: Option<&Token>,
-) -> anyhow::Result<Sources> {
-    let control_plane = ControlPlane {
-        address,
-        trust_domain: config.trust_domain.clone(),
-    };
-    let state = StateDir::open(Some(&config.state_dir)).unwrap_or_else(|error| {
-        tracing::warn!(path = %config.state_dir.display(), %error,
-            "stateDir cannot be used: a restart will need the control plane");
-        StateDir::default()
-    });
-    let (discovery, wants) = Discovery::on_demand();
-    let attestor = Attestor {
-        control_plane: control_plane.clone(),
-        token: token.map(read_token).transpose()?,
-        expected: config.identity(),
-        state: state.clone(),
-    };
-    let (attested, ready) = (identity.clone(), lifecycle.clone());
-    tokio::spawn(async move {
-        if attested.watch().wait_for(|swaps| *swaps > 0).await.is_ok() {
-            ready.hold(Condition::Identity);
-        }
-    });
-    let attesting = tokio::spawn(attestor.run(identity.clone()));
-    let beforehand = config
-        .outbound
-        .listeners
-        .iter()
-        .map(|listener| listener.service.clone());
-    let stream = Stream {
-        control_plane: control_plane.clone(),
-        workload: workload.clone(),
-        labels: config.workload.labels.clone(),
-        discovery: discovery.clone(),
-        identity: identity.clone(),
-        lifecycle: lifecycle.clone(),
-        state,
-        wants,
-        beforehand: beforehand.collect(),
-    };
-    tokio::spawn(stream.run());
-    Ok(Sources {
-        discovery,
-        attesting: Some(attesting),
-        control_plane: Some(control_plane),
-    })
-}
-
-fn read_token(token: &Token) -> anyhow::Result<JoinToken> {
-    let text = match token {
-        Token::Literal(text) => text.clone(),
-        Token::File(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the join token {}", path.display()))?,
-    };
-    JoinToken::parse(&text)
-        .context("controlPlane.token is no join token; make one with `selvage token create`")
-}
-
 fn shared(
     config: &Config,
     workload: WorkloadName,
@@ -419,76 +265,4 @@ fn address_of(listeners: &[Listener], purpose: &Purpose) -> Option<SocketAddr> {
         .iter()
         .find(|listener| *listener.purpose == *purpose)
         .map(|found| found.address)
-}
-
-/// Registers the workload, if there is a control plane and anything to call.
-fn register(
-    config: &Config,
-    shared: &Arc<Shared>,
-    sources: &Sources,
-    inbound: Option<SocketAddr>,
-    telemetry: SocketAddr,
-) -> anyhow::Result<Option<JoinHandle<()>>> {
-    let (Some(control_plane), Some(inbound)) = (&sources.control_plane, inbound) else {
-        return Ok(None);
-    };
-    let reachable = |bound: SocketAddr| -> anyhow::Result<SocketAddr> {
-        if !bound.ip().is_unspecified() {
-            return Ok(bound);
-        }
-        let ip = source_address(&control_plane.address).with_context(|| {
-            format!(
-                "no route to {}: set inbound.advertise",
-                control_plane.address
-            )
-        })?;
-        Ok(SocketAddr::new(ip, bound.port()))
-    };
-    let address = match config.inbound.advertise {
-        // Port 0: the one that was bound.
-        Some(advertised) if advertised.port() == 0 => {
-            SocketAddr::new(advertised.ip(), inbound.port())
-        }
-        Some(advertised) => advertised,
-        None => reachable(inbound)?,
-    };
-    let mut probed = Vec::new();
-    let mut ports = Vec::new();
-    for port in &config.inbound.ports {
-        let check = match &port.health {
-            Health::Off => Check::Off,
-            Health::Tcp => Check::Tcp,
-            Health::Http { path } => Check::Http { path: path.clone() },
-            Health::Grpc => {
-                bail!("inbound.ports: health: grpc is not supported yet; use tcp, http or off")
-            }
-        };
-        probed.push(Probed {
-            address: SocketAddr::from(([127, 0, 0, 1], port.port)),
-            check,
-            interval: port.health_interval,
-        });
-        ports.push((port.service_port, control::protocol(port.protocol)));
-    }
-    let (sender, healths) = watch::channel(vec![false; ports.len()]);
-    let registration = Registration {
-        workload: shared.workload.clone(),
-        address,
-        ports,
-        labels: config.workload.labels.clone(),
-        telemetry: Some(reachable(telemetry)?),
-    };
-    let (control_plane, identity) = (control_plane.clone(), shared.identity.clone());
-    let lifecycle = shared.lifecycle.clone();
-    Ok(Some(tokio::spawn(async move {
-        // The first word on health goes with the registration itself.
-        let mut first = vec![false; probed.len()];
-        for (port, healthy) in probed.iter().zip(&mut first) {
-            *healthy = health::probe(port).await;
-        }
-        // There is a receiver: it is kept below.
-        let _ = sender.send(first);
-        tokio::spawn(health::run(probed, sender));
-        registration::run(registration, control_plane, identity, lifecycle, healths).await;
-    })))
 }
