@@ -4,6 +4,7 @@
 mod prefixed;
 mod serve;
 
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::request::{Downstream, Side};
 use crate::telemetry::access_log::Tls;
 use crate::telemetry::metrics::{self, Decision};
 use crate::tls::{self, Accepted, Inside, Served, TlsError};
-use crate::worker::Worker;
+use crate::worker::{Worker, policy_name};
 
 /// A caller that says nothing for this long on a port where the protocol is to
 /// be detected is taken to wait for the server to speak first.
@@ -43,7 +44,10 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, purpose: Arc<Purpose>,
         local,
         tls: Tls::None,
         bell: None,
-        streams: Rc::default(),
+        streams: Cell::default(),
+        moved: Cell::new(tokio::time::Instant::now()),
+        owed: Cell::default(),
+        certificate: OnceCell::new(),
     };
     match &*purpose {
         Purpose::Inbound => inbound(&worker, stream, downstream).await,
@@ -142,8 +146,10 @@ async fn plaintext(
 /// Mutual TLS from another sidecar.
 async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: Downstream) {
     let shared = &worker.shared;
-    // Full: the caller waits in its own handshake timeout.
-    let Ok(_place) = shared.handshakes.acquire().await else {
+    let limit = shared.settings.handshake_timeout;
+    let begun = tokio::time::Instant::now();
+    let Ok(Ok(place)) = tokio::time::timeout(limit, shared.handshakes.acquire()).await else {
+        tracing::debug!(remote = %downstream.remote, "limits.handshakes is reached");
         return;
     };
     let Some(current) = shared.identity.current() else {
@@ -161,8 +167,8 @@ async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: 
         service: &shared.workload.service,
         ports: &ports,
     };
-    let limit = shared.settings.handshake_timeout;
-    let accepted = tls::accept(stream, &current, &served, limit).await;
+    let left = limit.saturating_sub(begun.elapsed());
+    let accepted = tls::accept(stream, &current, &served, left).await;
     let outcome = accepted
         .as_ref()
         .map_or_else(TlsError::outcome, |_| HandshakeOutcome::Ok);
@@ -182,7 +188,7 @@ async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: 
             return;
         }
     };
-    drop(_place);
+    drop(place);
     let Some(app) = worker.app(service_port).cloned() else {
         tracing::debug!(remote = %downstream.remote, "no SNI, and more than one port");
         return;
@@ -193,9 +199,19 @@ async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: 
         app,
         caller: worker.caller(Some(&peer.id)),
     };
+    let certificate = format!("By={};URI={}", current.id, peer.id);
+    if let Ok(certificate) = ::http::HeaderValue::try_from(certificate) {
+        // Set here alone, once.
+        let _ = downstream.certificate.set(certificate);
+    }
     downstream.peer = Some(peer);
     match inside {
-        Inside::Http2 => http(worker, stream, downstream, Spoken::Http2).await,
+        Inside::Http2 => {
+            let limit = shared.settings.header_timeout;
+            if let Some(stream) = Prefixed::speaking(stream, limit).await {
+                http(worker, stream, downstream, Spoken::Http2).await;
+            }
+        }
         Inside::Http1 => http(worker, stream, downstream, Spoken::Http1).await,
         Inside::Tcp if matches!(declared, Protocol::Tcp | Protocol::Detect) => {
             admitted(worker, stream, downstream).await;
@@ -220,19 +236,16 @@ where
         path: None,
     };
     let verdict = view.snapshot.inbound.authorize(caller, operated);
-    let name = |policy: &selvage_policy::authorize::AuthorizationPolicy| {
-        format!("{}/{}", policy.namespace, policy.name)
-    };
     for audited in &verdict.audited {
-        worker.count_decision(Decision::AuditDeny, &name(audited));
+        worker.count_decision(Decision::AuditDeny, Some(audited));
     }
-    let decided = verdict.policy.map_or_else(|| "default".to_owned(), name);
     if verdict.permitted {
-        worker.count_decision(Decision::Allow, &decided);
+        worker.count_decision(Decision::Allow, verdict.policy);
         opaque(worker, stream, downstream).await;
     } else {
-        worker.count_decision(Decision::Deny, &decided);
-        tracing::debug!(remote = %downstream.remote, policy = decided, "connection denied");
+        worker.count_decision(Decision::Deny, verdict.policy);
+        let policy = policy_name(verdict.policy);
+        tracing::debug!(remote = %downstream.remote, policy, "connection denied");
         if let Side::Inbound { caller, .. } = &downstream.side {
             caller.tcp.open(worker.index).set_flag(Flag::Denied);
         }

@@ -31,7 +31,7 @@ use crate::http::head::{self, Asked};
 use crate::http::{CLIENT_CERTIFICATE, is_grpc};
 use crate::telemetry::metrics::Decision;
 use crate::upstream::Destination;
-use crate::worker::Worker;
+use crate::worker::{Worker, policy_name};
 
 pub use self::record::{Downstream, Side};
 
@@ -110,11 +110,9 @@ async fn inbound(
     let asked_deadline = deadline_headers(&request);
     let asked = head::sanitize(&mut request, limits, peer.is_some())?; // 400, 414, 417, 431
     authorize(worker, downstream, &mut request, record)?; // 403, 400
-    if let (Some(peer), Some(own)) = (peer, worker.shared.identity.current()) {
-        let value = format!("By={};URI={}", own.id, peer.id);
-        if let Ok(value) = http::HeaderValue::try_from(value) {
-            request.headers_mut().insert(CLIENT_CERTIFICATE, value);
-        }
+    if let Some(certificate) = downstream.certificate.get() {
+        let headers = request.headers_mut();
+        headers.insert(CLIENT_CERTIFICATE, certificate.clone());
     }
     record.goes_to(app);
     exchange(worker, app, request, asked, asked_deadline, record).await
@@ -139,18 +137,14 @@ fn authorize(
     };
     let verdict = policy.authorize(caller, operated);
     for audited in &verdict.audited {
-        let name = format!("{}/{}", audited.namespace, audited.name);
-        worker.count_decision(Decision::AuditDeny, &name);
+        worker.count_decision(Decision::AuditDeny, Some(audited));
     }
-    let decided = match verdict.policy {
-        Some(policy) => format!("{}/{}", policy.namespace, policy.name),
-        None => "default".to_owned(),
-    };
     if verdict.permitted {
-        worker.count_decision(Decision::Allow, &decided);
+        worker.count_decision(Decision::Allow, verdict.policy);
         return Ok(());
     }
-    worker.count_decision(Decision::Deny, &decided);
+    worker.count_decision(Decision::Deny, verdict.policy);
+    let decided = policy_name(verdict.policy);
     record.denied_by(&decided);
     Err(ProxyError::new(
         Flag::Denied,

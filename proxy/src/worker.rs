@@ -15,9 +15,10 @@ use std::time::Duration;
 use http::uri::Authority;
 use selvage_certs::SpiffeId;
 use selvage_policy::authority::{self, InvalidAuthority};
+use selvage_policy::authorize::AuthorizationPolicy;
 use selvage_policy::breaker::Transition;
 use selvage_policy::flag::Flag;
-use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName, TrafficPolicy};
+use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName};
 use selvage_policy::table::{LivePort, LiveService};
 
 pub use self::shared::{AppPort, Settings, Shared, application};
@@ -38,13 +39,22 @@ const TIDY: Duration = Duration::from_secs(5);
 /// The route of a request that no route resource matched.
 pub const DEFAULT_ROUTE: &str = "default";
 
+/// `namespace/name` of what decided; `default` where no policy did.
+#[must_use]
+pub fn policy_name(policy: Option<&AuthorizationPolicy>) -> String {
+    policy.map_or_else(
+        || "default".to_owned(),
+        |policy| format!("{}/{}", policy.namespace, policy.name),
+    )
+}
+
 /// What a worker resolved under one view, until the view changes.
 #[derive(Default)]
 struct Resolved {
     view: Option<Arc<View>>,
     authorities: HashMap<Box<str>, Rc<Destination>>,
     ports: HashMap<(ServiceName, u16), Rc<Destination>>,
-    decisions: HashMap<(Decision, Box<str>), Arc<Counter>>,
+    decisions: HashMap<(Decision, usize), Arc<Counter>>,
 }
 
 /// See the module.
@@ -256,7 +266,13 @@ impl Worker {
         })
     }
 
-    fn build_pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
+    fn build_pool(&self, endpoint: &Endpoint, idle: Option<Duration>) -> Rc<Pool> {
+        let pool = self.pool(endpoint);
+        pool.set_idle(idle);
+        pool
+    }
+
+    fn pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
         let key = &endpoint.key;
         if let Some(pool) = self.pools.borrow().get(key) {
             return pool.clone();
@@ -301,7 +317,7 @@ impl Worker {
                 .port
                 .endpoints
                 .iter()
-                .map(|endpoint| self.build_pool(endpoint))
+                .map(|endpoint| self.build_pool(endpoint, live.service.policy.timeouts.idle))
                 .collect(),
             http: metrics.http(direction, source, &label, DEFAULT_ROUTE),
             tcp: metrics.tcp(direction, source, &label),
@@ -348,14 +364,19 @@ impl Worker {
         series
     }
 
-    /// Counts a decision of authorization.
-    pub fn count_decision(&self, decision: Decision, policy: &str) {
+    /// Counts a decision of authorization, made by a policy of the view of now.
+    pub fn count_decision(&self, decision: Decision, policy: Option<&AuthorizationPolicy>) {
         let mut resolved = self.resolved.borrow_mut();
-        let key = (decision, Box::<str>::from(policy));
+        // Its address stands for it as long as the view does.
+        let key = (
+            decision,
+            policy.map_or(0, |policy| std::ptr::from_ref(policy).addr()),
+        );
         let counter = resolved.decisions.entry(key).or_insert_with(|| {
+            let name = policy_name(policy);
             self.shared
                 .metrics
-                .authorization(&self.own_label, decision, policy)
+                .authorization(&self.own_label, decision, &name)
         });
         counter.inc(self.index);
     }
@@ -371,13 +392,9 @@ impl Worker {
     pub async fn tidy(self: Rc<Self>) {
         loop {
             tokio::time::sleep(TIDY).await;
-            let idle = TrafficPolicy::default()
-                .timeouts
-                .idle
-                .unwrap_or(Duration::MAX);
             let mut pools = self.pools.borrow_mut();
             for pool in pools.values() {
-                pool.tidy(idle);
+                pool.tidy();
             }
             let Ok(view) = self.view() else { continue };
             pools.retain(|key, _| {

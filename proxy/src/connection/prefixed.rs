@@ -16,6 +16,9 @@ use crate::identity::attest::INBOUND_ALPN;
 /// A ClientHello larger than this is none of ours (a post-quantum one has about 1.6 KB).
 const HELLO_BYTES: usize = 16 * 1024;
 
+/// Room for a preface, SETTINGS and the first request.
+const FIRST_BYTES: usize = 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Prefixed<S> {
@@ -32,6 +35,17 @@ impl<S> Prefixed<S> {
     /// Of which nothing was read.
     pub(super) const fn bare(inner: S) -> Self {
         Self::new(Bytes::new(), inner)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Prefixed<S> {
+    /// A stream whose peer has begun to speak; `None` where it does not within
+    /// `limit`, or has gone.
+    pub(super) async fn speaking(mut inner: S, limit: Duration) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(FIRST_BYTES);
+        let reading = inner.read_buf(&mut bytes);
+        let read = tokio::time::timeout(limit, reading).await.ok()?.ok()?;
+        (read > 0).then(|| Self::new(bytes.into(), inner))
     }
 }
 

@@ -39,6 +39,9 @@ const LOCAL_RESETS: usize = 100;
 /// A silent HTTP/2 caller is asked, and given up.
 const PING: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(10)];
 
+/// A connection that was told to finish and has nothing in flight ends after this long.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 /// What HTTP is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spoken {
@@ -108,11 +111,22 @@ where
         .keep_alive_interval(PING[0])
         .keep_alive_timeout(PING[1])
         .serve_connection(TokioIo::new(stream), service(worker, &downstream));
-    let idle = idle_http2(&downstream);
-    let result = until_told_or(worker, &downstream, connection, idle, |connection| {
-        connection.graceful_shutdown();
-    })
-    .await;
+    let told = until_told_or(
+        worker,
+        &downstream,
+        connection,
+        idle_http2(&downstream),
+        |connection| {
+            connection.graceful_shutdown();
+        },
+    );
+    let result = tokio::select! {
+        result = told => result,
+        () = stalled_http2(&downstream) => {
+            tracing::debug!(remote = %downstream.remote, "HTTP/2 caller does not read");
+            return;
+        }
+    };
     if let Err(error) = result {
         tracing::debug!(remote = %downstream.remote, %error, "HTTP/2 connection");
     }
@@ -132,6 +146,20 @@ async fn idle_http2(downstream: &Downstream) {
         } else {
             0
         };
+    }
+}
+
+/// Resolves when frames wait for a caller that has taken none for
+/// `timeouts.idle`: only the connection's end lets go of what they hold.
+async fn stalled_http2(downstream: &Downstream) {
+    let Some(limit) = TrafficPolicy::default().timeouts.idle else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(limit / 2).await;
+        if downstream.owed.get() > 0 && downstream.moved.get().elapsed() >= limit {
+            return;
+        }
     }
 }
 
@@ -197,7 +225,18 @@ where
         () = &mut idle => {}
     }
     shut(connection.as_mut());
-    connection.await
+    // A peer that never speaks would never let it end.
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut connection => return result,
+            () = tokio::time::sleep(LAST_WORD) => {
+                if downstream.streams.get() == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
 
 /// Resolves when the peer's certificate has expired.

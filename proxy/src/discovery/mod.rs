@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use selvage_policy::snapshot::{ServiceName, Snapshot};
 use selvage_policy::table::{LiveService, LiveServices, LiveView};
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,18 @@ pub enum Missing {
     NotReady,
 }
 
+/// A name that is being asked for; dropped, it may be asked for again.
+struct Asking<'a> {
+    asked: &'a Mutex<HashSet<ServiceName>>,
+    name: ServiceName,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.asked.lock().remove(&self.name);
+    }
+}
+
 /// Shared by all threads.
 #[derive(Debug)]
 pub struct Discovery {
@@ -51,6 +64,8 @@ pub struct Discovery {
     changed: watch::Sender<u64>,
     /// Where first uses go; nowhere in static mode, where all is known.
     wants: Option<mpsc::Sender<ServiceName>>,
+    /// Names asked for by requests that wait, so bounded by those.
+    asked: Mutex<HashSet<ServiceName>>,
     connected: AtomicBool,
 }
 
@@ -74,6 +89,7 @@ impl Discovery {
             live: LiveServices::new(Instant::now()),
             changed: watch::Sender::new(0),
             wants,
+            asked: Mutex::default(),
             connected: AtomicBool::new(false),
         }
     }
@@ -142,9 +158,8 @@ impl Discovery {
             return Err(Missing::NotReady);
         };
         let mut changed = self.changed.subscribe();
-        if wants.try_send(name.clone()).is_err() {
-            return Err(Missing::NotReady);
-        }
+        // Asked for once, however many wait for it.
+        let _asking = self.ask(wants, name);
         let learnt = async {
             loop {
                 if let Some(answer) = self.known(name) {
@@ -158,6 +173,24 @@ impl Discovery {
         tokio::time::timeout(FIRST_USE, learnt)
             .await
             .unwrap_or(Err(Missing::NotReady))
+    }
+
+    fn ask<'a>(
+        &'a self,
+        wants: &mpsc::Sender<ServiceName>,
+        name: &ServiceName,
+    ) -> Option<Asking<'a>> {
+        if !self.asked.lock().insert(name.clone()) {
+            return None;
+        }
+        let asking = Asking {
+            asked: &self.asked,
+            name: name.clone(),
+        };
+        if wants.try_send(name.clone()).is_err() {
+            tracing::debug!(service = %name, "first use not asked for: the stream does not keep up");
+        }
+        Some(asking)
     }
 
     fn known(&self, name: &ServiceName) -> Option<Result<Arc<LiveService>, Missing>> {

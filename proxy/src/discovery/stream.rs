@@ -17,7 +17,7 @@ use super::{Discovery, decode};
 use crate::identity::attest::{Backoff, ControlPlane, INBOUND_ALPN, bundle_of, channel};
 use crate::identity::{Current, Identity};
 use crate::lifecycle::{Condition, Lifecycle};
-use crate::state::{RESOURCES, StateDir};
+use crate::state::{BUNDLE, RESOURCES, StateDir};
 use crate::stubs::discovery_client::DiscoveryClient;
 
 /// Requests on their way to the server.
@@ -293,7 +293,14 @@ impl Stream {
             return;
         }
         match Current::try_new(current.svid.clone(), bundle, INBOUND_ALPN) {
-            Ok(current) => self.identity.swap(current),
+            Ok(current) => {
+                // A restart must meet the control plane under the roots of now.
+                let kept = self.state.write(BUNDLE, current.bundle.to_pem().as_bytes());
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "the trust bundle cannot be kept in stateDir");
+                }
+                self.identity.swap(current);
+            }
             Err(error) => tracing::error!(%error, "trust bundle"),
         }
     }

@@ -53,6 +53,12 @@ pub enum End {
 
 /// What is done when a response has ended.
 pub trait Ending {
+    /// Called for each frame that leaves for the caller: the next poll shows that it reads.
+    fn moved(&self);
+
+    /// Called when the caller would read and the upstream has nothing.
+    fn waits(&self);
+
     /// Called once. `trailers` where there were any; `bytes` of body sent to the caller.
     fn end(self: Box<Self>, end: End, trailers: Option<&HeaderMap>, bytes: u64);
 }
@@ -212,13 +218,18 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         match this.poll_source(cx) {
-            Poll::Pending => match this.poll_patience(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(error) => {
-                    this.finish(End::TimedOut, None);
-                    Poll::Ready(Some(Err(error)))
+            Poll::Pending => {
+                if let Some(ending) = &this.ending {
+                    ending.waits();
                 }
-            },
+                match this.poll_patience(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(error) => {
+                        this.finish(End::TimedOut, None);
+                        Poll::Ready(Some(Err(error)))
+                    }
+                }
+            }
             Poll::Ready(None) => {
                 this.finish(End::Complete, None);
                 Poll::Ready(None)
@@ -229,6 +240,9 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = clean(frame);
+                if let Some(ending) = &this.ending {
+                    ending.moved();
+                }
                 if let Some((_, activity)) = &this.patience.idle {
                     activity.touch();
                 }

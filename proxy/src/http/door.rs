@@ -58,8 +58,12 @@ impl Framings {
             self.bare_lf |= self.last != b'\r';
             let line = &self.line[..self.length.min(self.line.len())];
             if self.begun && matches!(line, b"" | b"\r") {
-                self.ended = true;
-                return;
+                // Without a body the next head follows; a body is not looked through.
+                self.ended = self.coding_seen || self.length_seen;
+                if self.ended {
+                    return;
+                }
+                self.begun = false;
             }
             self.begun |= !matches!(line, b"" | b"\r");
             self.coding_seen |= line.starts_with(b"transfer-encoding:");
@@ -128,6 +132,8 @@ pub struct Door<S> {
     limits: DoorLimits,
     timer: Option<(u8, Pin<Box<Sleep>>)>,
     framings: Framings,
+    /// Runs while the caller does not read.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Our answer in place of hyper's, and how much of it is written.
     answer: Option<(Vec<u8>, usize)>,
 }
@@ -141,6 +147,7 @@ impl<S> Door<S> {
             limits,
             timer: None,
             framings: Framings::default(),
+            stalled: None,
             answer: None,
         }
     }
@@ -175,6 +182,25 @@ impl<S> Door<S> {
         match &mut self.timer {
             Some((_, timer)) => timer.as_mut().poll(cx).map(|()| state),
             None => Poll::Pending,
+        }
+    }
+
+    /// Times a write that does not progress; an error when that took too long.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(limit) = self.limits.idle.filter(|_| written.is_pending()) else {
+            self.stalled = None;
+            return written;
+        };
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -264,7 +290,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
         if self.answer.is_some() {
             return self.poll_answer(cx).map_ok(|()| buf.len());
         }
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -277,7 +304,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
             let all = bufs.iter().map(|buf| buf.len()).sum();
             return self.poll_answer(cx).map_ok(|()| all);
         }
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -285,7 +313,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        ready!(self.watch(cx, flushed))?;
         let _ = self
             .bell
             .state

@@ -157,6 +157,7 @@ pub async fn run(
             return;
         }
     };
+    let mut refused = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
         let contents = match read(&files) {
@@ -169,10 +170,16 @@ pub async fn run(
         };
         epoch += 1;
         match parse(&files, &contents, &trust_domain, expected.as_deref(), epoch) {
-            Ok(current) => identity.swap(current),
-            // Half of a rotation may be written: the other half brings us back here.
-            Err(error) => tracing::warn!(%error, "new identity refused; the old one stays"),
+            Ok(current) => {
+                identity.swap(current);
+                seen = contents;
+            }
+            // Half of a rotation may be written, or a clock be behind: it is looked at again.
+            Err(error) if refused.as_ref() != Some(&contents) => {
+                tracing::warn!(%error, "new identity refused; the old one stays");
+                refused = Some(contents);
+            }
+            Err(_) => {}
         }
-        seen = contents;
     }
 }

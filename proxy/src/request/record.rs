@@ -2,12 +2,13 @@
 //! It holds what must last until the last byte, and lets go of it exactly once,
 //! however the request ends.
 
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use selvage_certs::PeerIdentity;
 use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
@@ -49,8 +50,14 @@ pub struct Downstream {
     pub tls: Tls,
     /// Told of its requests, on HTTP/1.
     pub bell: Option<Arc<DoorBell>>,
-    /// Requests in flight on it, on HTTP/2.
-    pub streams: Rc<std::cell::Cell<usize>>,
+    /// Requests in flight on it.
+    pub streams: Cell<usize>,
+    /// When a frame of a response last left for it.
+    pub moved: Cell<Instant>,
+    /// Responses of which a frame has left and nobody asked for the next yet.
+    pub owed: Cell<usize>,
+    /// What the application is told of the caller, once that is known.
+    pub certificate: OnceCell<HeaderValue>,
 }
 
 /// Which side of the application a connection is on.
@@ -88,9 +95,8 @@ impl Downstream {
         self.streams.set(self.streams.get() + 1);
     }
 
-    fn ends(&self, upgraded: bool) {
-        // After an upgrade no HTTP follows.
-        if let Some(bell) = self.bell.as_ref().filter(|_| !upgraded) {
+    fn ends(&self, another: bool) {
+        if let Some(bell) = self.bell.as_ref().filter(|_| another) {
             bell.response_ended();
         }
         self.streams.set(self.streams.get() - 1);
@@ -121,6 +127,7 @@ pub(super) struct Record {
     held: Held,
     _active: ActiveRequest,
     access: Option<Box<AccessRecord>>,
+    owed: Cell<bool>,
     done: bool,
 }
 
@@ -155,6 +162,7 @@ impl Record {
             held: Held::default(),
             _active: worker.shared.metrics.active(worker.index, direction),
             access,
+            owed: Cell::new(false),
             done: false,
         })
     }
@@ -206,9 +214,11 @@ impl Record {
             learn(&self.worker, destination, &mut tried.in_flight, &report);
         }
         if tries > 1 {
-            destination
-                .series
-                .retry(self.worker.index, RetryOutcome::of(report.class));
+            let outcome = match tried.answered {
+                Some(_) => RetryOutcome::of(report.class),
+                None => RetryOutcome::Failure,
+            };
+            destination.series.retry(self.worker.index, outcome);
         }
         if let Some(access) = &mut self.access {
             access.endpoint = destination
@@ -272,8 +282,20 @@ impl Record {
         );
     }
 
+    /// Notes whether the caller's side has still to ask for the next frame.
+    fn owe(&self, owed: bool) {
+        if self.owed.replace(owed) == owed {
+            return;
+        }
+        let count = self.downstream.owed.get();
+        self.downstream
+            .owed
+            .set(if owed { count + 1 } else { count - 1 });
+    }
+
     fn conclude(&mut self, end: End, trailers: Option<&HeaderMap>, sent: u64) {
         self.done = true;
+        self.owe(false);
         if let Some(status) = trailers.and_then(grpc_status).filter(|_| self.grpc) {
             self.grpc_status = Some(status);
         }
@@ -300,8 +322,9 @@ impl Record {
             duration,
         );
         self.log(duration, sent);
-        self.downstream
-            .ends(self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        // After an upgrade no HTTP follows, nor where the request is still coming.
+        let upgraded = self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        self.downstream.ends(complete && !upgraded);
     }
 
     /// A response is a success only once its body has come, and for gRPC its status.
@@ -359,6 +382,15 @@ impl Record {
 }
 
 impl Ending for Record {
+    fn moved(&self) {
+        self.downstream.moved.set(Instant::now());
+        self.owe(true);
+    }
+
+    fn waits(&self) {
+        self.owe(false);
+    }
+
     fn end(mut self: Box<Self>, end: End, trailers: Option<&HeaderMap>, bytes: u64) {
         self.conclude(end, trailers, bytes);
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
-use http_body::Frame;
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
-use crate::http::head::{self, Asked};
+use crate::http::head::{self, Asked, Hop};
 use crate::http::replay::{Activity, Gate, Replay, RequestBody};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::pool::{Lease, Unsent};
@@ -106,6 +107,7 @@ impl Outgoing {
         *request.headers_mut() = self.headers.clone();
         *request.version_mut() = self.asked.version;
         head::address(&mut request, &self.asked, way.hop, &destination.authority)?;
+        frame_http1(&mut request, way.hop);
         if let (Some(deadline), _) = self.deadline {
             let left = deadline::remaining(deadline, now.into_std())
                 .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
@@ -126,6 +128,19 @@ impl Outgoing {
             });
         }
         Ok(request)
+    }
+}
+
+/// hyper gives a GET, HEAD or CONNECT of unknown length no body at all, unless
+/// it is told that there is one.
+fn frame_http1(request: &mut Request<RequestBody>, hop: Hop) {
+    let unknown = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    let chunked = hop == Hop::Http1
+        && request.version() == Version::HTTP_11
+        && !request.headers().contains_key(CONTENT_LENGTH);
+    if unknown && chunked {
+        let value = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, value);
     }
 }
 
@@ -440,7 +455,15 @@ async fn judge(
         // A two-way stream may wait for more of the request before it says anything.
         && outgoing.body.is_complete();
     if waits_for_status {
-        match limits.within(answered.response.body_mut().frame()).await {
+        let peeking = limits.within(answered.response.body_mut().frame());
+        let peeked = match in_flight.probe_deadline() {
+            None => Some(peeking.await),
+            // A stream that goes on has answered with its head.
+            Some(decides) => tokio::time::timeout_at(Instant::from_std(decides), peeking)
+                .await
+                .ok(),
+        };
+        match peeked.unwrap_or(Ok(None)) {
             Ok(Some(Ok(frame))) => {
                 answered.grpc_status = frame.trailers_ref().and_then(grpc_status);
                 answered.peeked = Some(frame);

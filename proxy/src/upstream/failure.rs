@@ -17,7 +17,7 @@ pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
     if error.is_parse() || error.is_parse_status() {
         return TransportFailure::BadResponse;
     }
-    if error.is_canceled() {
+    if error.is_canceled() || (error.is_user() && error.source().is_none()) {
         // It never left our queue.
         return TransportFailure::Unprocessed;
     }

@@ -4,7 +4,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,10 @@ pub const HEADER_LIST: u32 = 64 * 1024;
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// A silent HTTP/2 peer with requests in flight is asked, and given up.
 const PING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
+/// A peer that speaks HTTP/1.1 alone is asked again after this long: it may be another by then.
+const HTTP1_ONLY: Duration = Duration::from_secs(300);
+/// Connections that are opened in a row for one waiting request, where each closes at once.
+const OPENINGS: usize = 3;
 /// Idle HTTP/1 connections kept per endpoint and worker.
 const IDLE: usize = 128;
 
@@ -72,8 +77,10 @@ pub struct Pool {
     http1: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Rc<Shared>>>,
     connecting: RefCell<Option<Rc<Connecting>>>,
-    /// The peer was asked for HTTP/2 and does not speak it.
-    http1_only: Cell<bool>,
+    /// When the peer was asked for HTTP/2 and did not speak it.
+    http1_only: Cell<Option<Instant>>,
+    /// How long a connection may be unused; `None`: for ever.
+    idle: Cell<Option<Duration>>,
 }
 
 impl fmt::Debug for Pool {
@@ -94,6 +101,8 @@ struct Idle {
 struct Shared {
     sender: RefCell<http2::SendRequest<RequestBody>>,
     streams: Cell<usize>,
+    /// Streams the peer lets us open, at most [`STREAMS`].
+    room: Rc<Cell<usize>>,
     idle_since: Cell<Instant>,
     expires: Option<SystemTime>,
     served: Cell<bool>,
@@ -167,7 +176,8 @@ impl Pool {
             http1: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
-            http1_only: Cell::new(false),
+            http1_only: Cell::new(None),
+            idle: Cell::new(None),
         })
     }
 
@@ -250,7 +260,9 @@ impl Pool {
     /// Whether the peer was found to speak HTTP/1.1 alone.
     #[must_use]
     pub fn is_http1_only(&self) -> bool {
-        self.http1_only.get()
+        self.http1_only
+            .get()
+            .is_some_and(|found| found.elapsed() < HTTP1_ONLY)
     }
 
     fn pop(&self) -> Option<Idle> {
@@ -268,7 +280,7 @@ impl Pool {
 
     async fn awaited_http2(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
         let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
-        loop {
+        for _ in 0..OPENINGS {
             let connecting = self.connecting(opening)?;
             let woken = connecting.done.notified();
             if connecting.result.borrow().is_none() {
@@ -281,6 +293,8 @@ impl Pool {
                 return Ok(Lease::Http2(stream));
             }
         }
+        let closed = "it closes connections at once".to_owned();
+        Err(ConnectError::Refused(self.peer.address, closed))
     }
 
     /// The least busy connection with room. One that is half full sends for another.
@@ -291,11 +305,11 @@ impl Pool {
             connections.retain(|connection| connection.is_usable());
             connections
                 .iter()
-                .filter(|connection| connection.streams.get() < STREAMS)
+                .filter(|connection| connection.streams.get() < connection.room.get())
                 .min_by_key(|connection| connection.streams.get())
                 .cloned()
         }?;
-        if chosen.streams.get() * 2 >= STREAMS {
+        if chosen.streams.get() * 2 >= chosen.room.get() {
             // At the limit of connections the ones there are go on filling.
             let _ = self.connecting(opening);
         }
@@ -336,7 +350,7 @@ impl Pool {
             inside,
         } = self.open(Inside::Http2, timeout).await?;
         if inside == Inside::Http1 {
-            self.http1_only.set(true);
+            self.http1_only.set(Some(Instant::now()));
             let sender = self.drive_http1(io, permit).await?;
             self.give_back(Idle {
                 sender,
@@ -349,8 +363,16 @@ impl Pool {
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| ConnectError::Refused(self.peer.address, error.to_string()))?;
+        let room = Rc::new(Cell::new(STREAMS));
+        let told = room.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let mut connection = connection;
+            let driven = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                told.set(connection.current_max_send_streams().clamp(1, STREAMS));
+                polled
+            });
+            if let Err(error) = driven.await {
                 tracing::debug!(%error, "upstream HTTP/2 connection");
             }
             drop(permit);
@@ -358,6 +380,7 @@ impl Pool {
         self.http2.borrow_mut().push(Rc::new(Shared {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
+            room,
             idle_since: Cell::new(Instant::now()),
             expires,
             served: Cell::new(false),
@@ -365,8 +388,14 @@ impl Pool {
         Ok(())
     }
 
-    /// Closes what was idle for longer than `idle`.
-    pub fn tidy(&self, idle: Duration) {
+    /// Sets how long a connection may be unused.
+    pub fn set_idle(&self, idle: Option<Duration>) {
+        self.idle.set(idle);
+    }
+
+    /// Closes what was unused for too long.
+    pub fn tidy(&self) {
+        let idle = self.idle.get().unwrap_or(Duration::MAX);
         let now = Instant::now();
         self.http1
             .borrow_mut()
