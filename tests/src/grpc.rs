@@ -164,6 +164,11 @@ pub async fn application() -> App {
     App::start(serve).await
 }
 
+/// The same application, with at most `streams` calls at once on each connection.
+pub async fn narrow_application(streams: u32) -> App {
+    App::with_streams(streams, serve).await
+}
+
 async fn serve(request: Request<Incoming>) -> Response<Body> {
     let method = request.uri().path().to_owned();
     let mut messages = Messages::of(request.into_body());

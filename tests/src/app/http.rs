@@ -78,6 +78,20 @@ impl App {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), handler).await
     }
 
+    /// Starts on a port of its own, and lets each HTTP/2 connection have only `streams` at once.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn with_streams<F, R>(streams: u32, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http2().max_concurrent_streams(streams);
+        Self::launch(SocketAddr::from(([127, 0, 0, 1], 0)), builder, handler).await
+    }
+
     /// An application that answers with the request's own body and trailers as they come.
     ///
     /// # Panics
@@ -104,13 +118,26 @@ impl App {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
+        let builder = auto::Builder::new(TokioExecutor::new());
+        Self::launch(address, builder, handler).await
+    }
+
+    async fn launch<F, R>(
+        address: SocketAddr,
+        builder: auto::Builder<TokioExecutor>,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Body>> + Send + 'static,
+    {
         let listener = TcpListener::bind(address).await.expect("the port is free");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let task =
-            tokio::spawn(serve(listener, Arc::clone(&seen), Arc::new(handler))).abort_handle();
+        let serving = serve(listener, builder, Arc::clone(&seen), Arc::new(handler));
+        let task = tokio::spawn(serving).abort_handle();
         Self {
             address,
             seen,
@@ -154,8 +181,12 @@ impl Drop for App {
     }
 }
 
-async fn serve<F, R>(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>, handler: Arc<F>)
-where
+async fn serve<F, R>(
+    listener: TcpListener,
+    builder: auto::Builder<TokioExecutor>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    handler: Arc<F>,
+) where
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -163,6 +194,7 @@ where
     let mut number = 0;
     while let Ok((stream, _)) = listener.accept().await {
         let (seen, handler, connection) = (Arc::clone(&seen), Arc::clone(&handler), number);
+        let builder = builder.clone();
         number += 1;
         connections.spawn(async move {
             let _ = stream.set_nodelay(true);
@@ -179,7 +211,6 @@ where
                 let response = handler(request);
                 async move { Ok::<_, Infallible>(response.await) }
             });
-            let builder = auto::Builder::new(TokioExecutor::new());
             // A caller that goes away ends its connection with an error, which is its own affair.
             let _ = builder
                 .serve_connection_with_upgrades(TokioIo::new(stream), service)

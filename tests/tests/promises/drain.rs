@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rustls_pki_types::ServerName;
 use selvage_tests::app::{App, ok};
 use selvage_tests::body;
 use selvage_tests::client::{self, Http1, Http2, request, request2};
 use selvage_tests::load::Load;
 use selvage_tests::mesh::{Mesh, service};
-use selvage_tests::pki::{Pki, spiffe_id};
+use selvage_tests::pki::{Pki, TRUST_DOMAIN, spiffe_id};
 use selvage_tests::sidecar::{ORDERS, Sidecar};
 use selvage_tests::wait::{self, PATIENCE};
+use selvage_tests::wire::Wire;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -226,4 +230,46 @@ async fn the_admin_port_drains_too() {
     let answer = client::post(mesh.server.admin(), "localhost", "/quitquitquit", "").await;
     assert!(answer.status.is_success(), "{}", answer.status);
     mesh.server.process.exit(LIMIT).await;
+}
+
+/// A peer finishes mutual TLS toward an inbound, agrees on HTTP/2, sends
+/// `said` and falls silent: the drain must end long before its timeout.
+async fn assert_silence_holds_no_drain(said: &[u8]) {
+    let (pki, app) = (Pki::new(), App::echo().await);
+    let mut server = Sidecar::builder("orders")
+        .application(80, app.address, "http")
+        .set("limits.headerTimeout", "1s")
+        .set("drain.delay", "0s")
+        .set("drain.timeout", "20s")
+        .start(&pki)
+        .await;
+    let config = pki.account("shop", "client").client(&["h2"]);
+    let stream = TcpStream::connect(server.inbound()).await.unwrap();
+    let name = ServerName::try_from(format!("p80.orders.shop.{TRUST_DOMAIN}")).unwrap();
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = wait::soon("a handshake", connecting).await.unwrap();
+    let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    assert_eq!(agreed.as_deref(), Some(b"h2".as_slice()));
+    let mut peer = Wire::of(stream);
+    peer.send(said).await;
+    wait::until("the handshake at the inbound", PATIENCE, async || {
+        let labels = [("side", "server"), ("outcome", "ok")];
+        let metrics = server.metrics().await;
+        metrics.count("selvage_tls_handshakes_total", &labels) == 1
+    })
+    .await;
+    server.terminate();
+    let status = server.process.exit(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0));
+    drop(peer); // it was there to the end
+}
+
+#[tokio::test]
+async fn a_peer_that_is_silent_after_its_handshake_holds_no_drain() {
+    assert_silence_holds_no_drain(b"").await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_silent_after_its_preface_holds_no_drain() {
+    assert_silence_holds_no_drain(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
 }

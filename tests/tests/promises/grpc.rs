@@ -144,6 +144,44 @@ async fn hundreds_of_calls_share_the_connections() {
 }
 
 #[tokio::test]
+async fn calls_beyond_a_connections_streams_take_another_connection() {
+    const STREAMS: u32 = 10;
+    let app = grpc::narrow_application(STREAMS).await;
+    let mesh = Mesh::of(app.address, "grpc").await;
+    let connection = Http2::connect(mesh.outbound()).await;
+    let mut held = Vec::new();
+    for number in 0..STREAMS {
+        let (feed, sent_body) = body::channel();
+        let response = connection
+            .send(grpc::request(ORDERS, "Bidi", sent_body))
+            .await
+            .unwrap();
+        let mut messages = Messages::of(response.into_body());
+        assert!(feed.data(frame(b"held")).await);
+        let echo = messages.next().await.unwrap();
+        assert_eq!(
+            echo.as_deref(),
+            Some(b"held".as_slice()),
+            "stream {number} is open"
+        );
+        held.push((feed, messages));
+    }
+    let sent = grpc::request(ORDERS, "Unary", body::full(frame(b"one more")));
+    let outcome = grpc::call(&connection, sent).await.unwrap();
+    assert_eq!(
+        (outcome.messages, outcome.status),
+        (vec![Bytes::from("one more")], Some(0))
+    );
+    let connections = app.seen().iter().map(|seen| seen.connection).max().unwrap() + 1;
+    assert!(connections > 1, "{STREAMS} streams were all open on one");
+    for (feed, mut messages) in held {
+        drop(feed);
+        assert_eq!(messages.next().await.unwrap(), None);
+        assert_eq!(messages.status(), Some(0), "what was held ends well");
+    }
+}
+
+#[tokio::test]
 async fn errors_of_the_proxy_are_grpc_statuses() {
     let closed = ClosedPort::new();
     let (_pki, caller) = plaintext_caller("grpc", &[closed.address], "").await;

@@ -164,6 +164,48 @@ async fn malformed_heads_are_rejected_at_the_door() {
 }
 
 #[tokio::test]
+async fn a_malformed_head_behind_a_good_one_is_rejected_too() {
+    let (app, received) = recording().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let rows = [
+        (
+            "length and coding",
+            "content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nX",
+        ),
+        (
+            "coding and length",
+            "transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
+        ),
+        ("a bare LF", "x: a\ncontent-length: 0\r\n\r\n"),
+    ];
+    for (name, second) in rows {
+        let bytes = format!(
+            "GET /FIRST HTTP/1.1\r\nhost: orders.shop\r\n\r\n\
+             POST /SECOND HTTP/1.1\r\nhost: orders.shop\r\n{second}{HIDDEN}"
+        );
+        let answer = Wire::exchange(mesh.outbound(), bytes.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        // The first may be served or not: what counts is that nothing follows the refusal.
+        let last = text.rfind("HTTP/1.1 ").unwrap_or(0);
+        assert!(
+            text[last..].starts_with("HTTP/1.1 400") && text.matches("HTTP/1.1 ").count() <= 2,
+            "{name}: {text}"
+        );
+    }
+    assert_eq!(
+        client::get(mesh.outbound(), ORDERS, "/LATER").await.status,
+        200,
+        "others are served"
+    );
+    let arrived = String::from_utf8_lossy(&received.lock().unwrap()).into_owned();
+    assert!(arrived.contains("LATER"), "{arrived}");
+    assert!(
+        !arrived.contains("SECOND") && !arrived.contains("HIDDEN"),
+        "not one byte of the second at the origin: {arrived}"
+    );
+}
+
+#[tokio::test]
 async fn malformed_chunks_end_the_connection() {
     let (app, received) = recording().await;
     let mesh = Mesh::of(app.address, "http").await;
