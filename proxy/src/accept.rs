@@ -195,7 +195,7 @@ pub async fn accept_loop(
     let direction = listener.purpose.direction();
     let closing = dispatcher.lifecycle.closing(direction).clone();
     // The drain waits until the backlog is empty, too.
-    let _accepting = dispatcher.lifecycle.opened(direction);
+    let _accepting = dispatcher.lifecycle.accepting(direction);
     let socket = TcpListener::from_std(listener.socket)?;
     loop {
         let accepted = tokio::select! {

@@ -40,6 +40,14 @@ pub enum Condition {
     Listeners,
 }
 
+/// What is open in one direction.
+#[derive(Debug, Default)]
+struct Open {
+    connections: AtomicUsize,
+    /// Listeners that may still hold connections in their backlog.
+    listeners: AtomicUsize,
+}
+
 /// Shared by all threads of one proxy.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
@@ -52,8 +60,8 @@ pub struct Lifecycle {
     inbound_closing: CancellationToken,
     /// The same for outbound, once inbound is idle.
     outbound_closing: CancellationToken,
-    inbound_open: AtomicUsize,
-    outbound_open: AtomicUsize,
+    inbound: Open,
+    outbound: Open,
     idle: Notify,
 }
 
@@ -115,31 +123,43 @@ impl Lifecycle {
     /// Counts a connection for as long as the guard lives.
     #[must_use]
     pub fn opened(self: &Arc<Self>, direction: Direction) -> OpenConnection {
-        self.open(direction).fetch_add(1, Ordering::AcqRel);
+        self.hold_open(direction, |open| &open.connections)
+    }
+
+    /// Counts a listener that is accepted from, for as long as the guard lives.
+    #[must_use]
+    pub fn accepting(self: &Arc<Self>, direction: Direction) -> OpenConnection {
+        self.hold_open(direction, |open| &open.listeners)
+    }
+
+    fn hold_open(self: &Arc<Self>, direction: Direction, counter: Counter) -> OpenConnection {
+        counter(self.open(direction)).fetch_add(1, Ordering::AcqRel);
         OpenConnection {
             lifecycle: self.clone(),
             direction,
+            counter,
         }
     }
 
     /// Connections open in a direction.
     #[must_use]
     pub fn connections(&self, direction: Direction) -> usize {
-        self.open(direction).load(Ordering::Acquire)
+        self.open(direction).connections.load(Ordering::Acquire)
     }
 
-    fn open(&self, direction: Direction) -> &AtomicUsize {
+    fn open(&self, direction: Direction) -> &Open {
         match direction {
-            Direction::Inbound => &self.inbound_open,
-            Direction::Outbound => &self.outbound_open,
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
         }
     }
 
-    /// Resolves when no connection of this direction is open.
+    /// Resolves when no connection of this direction is open, nor one waits to be accepted.
     async fn idle(&self, direction: Direction) {
         loop {
             let woken = self.idle.notified();
-            if self.connections(direction) == 0 {
+            let listeners = self.open(direction).listeners.load(Ordering::Acquire);
+            if listeners == 0 && self.connections(direction) == 0 {
                 return;
             }
             woken.await;
@@ -171,18 +191,20 @@ impl Lifecycle {
     }
 }
 
-/// Counts one open connection; dropping it counts it out.
+/// Which of the counters of a direction.
+type Counter = fn(&Open) -> &AtomicUsize;
+
+/// Counts one open connection or listener; dropping it counts it out.
 #[derive(Debug)]
 pub struct OpenConnection {
     lifecycle: Arc<Lifecycle>,
     direction: Direction,
+    counter: Counter,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.lifecycle
-            .open(self.direction)
-            .fetch_sub(1, Ordering::AcqRel);
+        (self.counter)(self.lifecycle.open(self.direction)).fetch_sub(1, Ordering::AcqRel);
         self.lifecycle.idle.notify_waiters();
     }
 }
