@@ -137,15 +137,11 @@ async fn idle_http2(downstream: &Downstream) {
     let Some(limit) = TrafficPolicy::default().timeouts.idle else {
         return std::future::pending().await;
     };
-    let mut quiet = 0;
-    // Two looks in a row with nothing open, half the limit apart.
-    while quiet < 2 {
-        tokio::time::sleep(limit / 2).await;
-        quiet = if downstream.streams.get() == 0 {
-            quiet + 1
-        } else {
-            0
-        };
+    loop {
+        tokio::time::sleep(limit / 4).await;
+        if downstream.streams.get() == 0 && downstream.moved.get().elapsed() >= limit {
+            return;
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -91,12 +91,14 @@ impl Framings {
 #[derive(Debug, Default)]
 pub struct DoorBell {
     state: AtomicU8,
+    requests: AtomicU64,
     refused: Mutex<Option<Flag>>,
 }
 
 impl DoorBell {
     /// A request's head is complete: the journey has it.
     pub fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.state.store(BUSY, Ordering::Relaxed);
     }
 
@@ -124,13 +126,16 @@ pub struct DoorLimits {
     pub idle: Option<Duration>,
 }
 
+/// What is waited for, and after how many requests: a timer of an earlier wait says nothing of this one.
+type Wait = (u8, u64);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Door<S> {
     io: S,
     bell: Arc<DoorBell>,
     limits: DoorLimits,
-    timer: Option<(u8, Pin<Box<Sleep>>)>,
+    timer: Option<(Wait, Pin<Box<Sleep>>)>,
     framings: Framings,
     /// Runs while the caller does not read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -176,8 +181,9 @@ impl<S> Door<S> {
             self.timer = None;
             return Poll::Pending;
         };
-        if self.timer.as_ref().is_none_or(|(armed, _)| *armed != state) {
-            self.timer = Some((state, Box::pin(tokio::time::sleep(limit))));
+        let wait = (state, self.bell.requests.load(Ordering::Relaxed));
+        if self.timer.as_ref().is_none_or(|(armed, _)| *armed != wait) {
+            self.timer = Some((wait, Box::pin(tokio::time::sleep(limit))));
         }
         match &mut self.timer {
             Some((_, timer)) => timer.as_mut().poll(cx).map(|()| state),
@@ -329,6 +335,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -372,5 +380,48 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// One read that finds nothing, as hyper makes between two requests.
+    async fn waits(door: &mut Door<tokio::io::DuplexStream>) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut space = [0; 64];
+            let mut buf = ReadBuf::new(&mut space);
+            Poll::Ready(Pin::new(&mut *door).poll_read(cx, &mut buf).is_pending())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn idle_time_begins_anew_after_each_request() {
+        let (ours, mut callers) = tokio::io::duplex(64);
+        let idle = Duration::from_millis(200);
+        let limits = DoorLimits {
+            head: Duration::from_secs(10),
+            idle: Some(idle),
+        };
+        let bell = Arc::new(DoorBell::default());
+        let mut door = Door::new(ours, bell.clone(), limits);
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < idle * 3 {
+            assert!(waits(&mut door).await, "closed while it was in use");
+            callers
+                .write_all(b"GET / HTTP/1.1\r\n\r\n")
+                .await
+                .expect("room");
+            door.read_u8().await.expect("a byte of the head");
+            bell.request();
+            bell.response_ended();
+            door.flush().await.expect("flushed");
+            let mut rest = [0; 17];
+            door.read_exact(&mut rest).await.expect("the rest of it");
+            bell.request();
+            bell.response_ended();
+            door.flush().await.expect("flushed");
+            tokio::time::sleep(idle / 10).await;
+        }
+        assert!(waits(&mut door).await);
+        tokio::time::sleep(idle * 2).await;
+        assert!(!waits(&mut door).await, "idle for longer than it may be");
     }
 }

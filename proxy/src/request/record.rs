@@ -52,7 +52,7 @@ pub struct Downstream {
     pub bell: Option<Arc<DoorBell>>,
     /// Requests in flight on it.
     pub streams: Cell<usize>,
-    /// When a frame of a response last left for it.
+    /// When a frame of a response last left for it, or a response ended.
     pub moved: Cell<Instant>,
     /// Responses of which a frame has left and nobody asked for the next yet.
     pub owed: Cell<usize>,
@@ -100,6 +100,7 @@ impl Downstream {
             bell.response_ended();
         }
         self.streams.set(self.streams.get() - 1);
+        self.moved.set(Instant::now());
     }
 }
 
