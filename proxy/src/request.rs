@@ -3,6 +3,8 @@
 //! the way, and `exchange` is the loop of tries they share.
 
 mod answer;
+mod limits;
+mod outgoing;
 mod record;
 mod send;
 
@@ -22,8 +24,9 @@ use selvage_policy::snapshot::Protocol;
 use tokio::time::Instant;
 
 use self::answer::{answer, refuse};
+use self::outgoing::Outgoing;
 use self::record::Record;
-use self::send::{Outgoing, attempt};
+use self::send::attempt;
 use crate::accept::Purpose;
 use crate::error::ProxyError;
 use crate::http::body::ResponseBody;

@@ -12,8 +12,9 @@ use selvage_policy::flag::Flag;
 use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
 use tokio::time::Instant;
 
+use super::outgoing::Outgoing;
 use super::record::Record;
-use super::send::{Answered, Outgoing, Tried};
+use super::send::{Answered, Tried};
 use crate::error::{FLAG, PROXY_STATUS, ProxyError};
 use crate::forward::tunnel;
 use crate::http::body::{Patience, ResponseBody};

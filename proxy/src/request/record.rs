@@ -18,7 +18,8 @@ use selvage_policy::retry::{RetryOutcome, WhyReturned};
 use selvage_policy::service::RequestPermit;
 use tokio::time::Instant;
 
-use super::send::{Outgoing, Tried, learn};
+use super::outgoing::Outgoing;
+use super::send::{Tried, learn};
 use crate::accept::Purpose;
 use crate::error::ProxyError;
 use crate::http::body::{End, Ending};

@@ -1,31 +1,26 @@
 //! One try: choose an endpoint, take a connection, send, wait for the head.
 //! Tells what became of it; whether it is repeated is decided elsewhere.
 
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use http_body::{Body, Frame};
+use http::Response;
+use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use selvage_policy::balance::Picked;
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
-use selvage_policy::deadline::{self, DeadlineOwner};
+use selvage_policy::deadline::DeadlineOwner;
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{Attempts, Ended, Pushback};
-use selvage_policy::snapshot::Timeouts;
 use tokio::time::Instant;
 
+use super::limits::{Expired, Limits};
+use super::outgoing::Outgoing;
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
-use crate::http::head::{self, Asked, Hop};
-use crate::http::replay::{Activity, Gate, Replay, RequestBody};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::pool::{Lease, Unsent};
 use crate::upstream::{Destination, Way};
@@ -34,115 +29,6 @@ use crate::worker::Worker;
 /// An application that never says `100 Continue` gets the body after this long
 /// (RFC 9110 §10.1.1: a client need not wait for ever).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
-/// A request as it is sent, as often as need be.
-pub(super) struct Outgoing {
-    /// The method.
-    pub(super) method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    /// What was asked for beside the head.
-    pub(super) asked: Asked,
-    /// Whether it is a gRPC call.
-    pub(super) grpc: bool,
-    /// The moment the exchange must be over, and whose it is.
-    pub(super) deadline: (Option<std::time::Instant>, DeadlineOwner),
-    /// Its body.
-    pub(super) body: Replay,
-    /// When a byte last moved.
-    pub(super) activity: Rc<Activity>,
-    /// Whether a gRPC status is waited for before the response is passed on.
-    peeks: bool,
-    gate: Option<Arc<Gate>>,
-    upgrade: RefCell<Option<OnUpgrade>>,
-}
-
-impl Outgoing {
-    /// Takes a request apart. At most `keep` bytes of its body are kept for replay.
-    pub(super) fn new(
-        mut request: Request<Incoming>,
-        asked: Asked,
-        grpc: bool,
-        deadline: (Option<std::time::Instant>, DeadlineOwner),
-        keep: usize,
-        peeks: bool,
-    ) -> Self {
-        let upgrade = asked
-            .upgrade
-            .is_some()
-            .then(|| hyper::upgrade::on(&mut request));
-        let gate = asked.expects_continue.then(Arc::<Gate>::default);
-        let activity = Activity::new();
-        let (parts, body) = request.into_parts();
-        Self {
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-            asked,
-            grpc,
-            deadline,
-            body: Replay::of(body, keep, activity.clone(), gate.clone()),
-            activity,
-            peeks,
-            gate,
-            upgrade: RefCell::new(upgrade),
-        }
-    }
-
-    /// The caller's side of an upgrade.
-    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
-        self.upgrade.borrow_mut().take()
-    }
-
-    /// The head and body for one try.
-    fn request(
-        &self,
-        destination: &Destination,
-        way: Way,
-        now: Instant,
-    ) -> Result<Request<RequestBody>, ProxyError> {
-        let mut request = Request::new(self.body.reader());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        *request.version_mut() = self.asked.version;
-        head::address(&mut request, &self.asked, way.hop, &destination.authority)?;
-        frame_http1(&mut request, way.hop);
-        if let (Some(deadline), _) = self.deadline {
-            let left = deadline::remaining(deadline, now.into_std())
-                .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
-            let headers = request.headers_mut();
-            if self.grpc {
-                headers.insert(deadline::GRPC_TIMEOUT, deadline::encode_grpc_timeout(left));
-            }
-            if way.mesh {
-                headers.insert(deadline::DEADLINE_MS, deadline::encode_deadline_ms(left));
-            }
-        }
-        if let Some(gate) = &self.gate {
-            let gate = gate.clone();
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == http::StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
-        }
-        Ok(request)
-    }
-}
-
-/// hyper gives a GET, HEAD or CONNECT of unknown length no body at all, unless
-/// it is told that there is one.
-fn frame_http1(request: &mut Request<RequestBody>, hop: Hop) {
-    let unknown = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
-    let chunked = hop == Hop::Http1
-        && request.version() == Version::HTTP_11
-        && !request.headers().contains_key(CONTENT_LENGTH);
-    if unknown && chunked {
-        let value = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, value);
-    }
-}
 
 /// A response whose head has come, with what it holds.
 pub(super) struct Answered {
@@ -212,76 +98,6 @@ enum Failure {
     Upstream(TransportFailure, String),
     /// Time.
     TimedOut(Expired),
-}
-
-/// Which limit ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expired {
-    /// `backendRequest`.
-    Try,
-    /// `request`, or the caller's own.
-    Deadline,
-    /// `idle`.
-    Idle,
-}
-
-/// The limits of one try.
-struct Limits {
-    this_try: Option<Instant>,
-    deadline: Option<Instant>,
-    idle: Option<Duration>,
-    activity: Rc<Activity>,
-}
-
-impl Limits {
-    fn of(timeouts: &Timeouts, outgoing: &Outgoing, now: Instant) -> Self {
-        Self {
-            this_try: timeouts.backend_request.map(|limit| now + limit),
-            deadline: outgoing.deadline.0.map(Instant::from_std),
-            idle: timeouts.idle,
-            activity: outgoing.activity.clone(),
-        }
-    }
-
-    fn next(&self) -> Option<Instant> {
-        let idle = self.idle.map(|limit| self.activity.last() + limit);
-        [self.this_try, self.deadline, idle]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn expired(&self, now: Instant) -> Option<Expired> {
-        let past = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= now);
-        if past(self.deadline) {
-            Some(Expired::Deadline)
-        } else if past(self.this_try) {
-            Some(Expired::Try)
-        } else if past(self.idle.map(|limit| self.activity.last() + limit)) {
-            Some(Expired::Idle)
-        } else {
-            None
-        }
-    }
-
-    /// Waits for something, within the limits.
-    async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, Expired> {
-        tokio::pin!(waited);
-        loop {
-            let Some(next) = self.next() else {
-                return Ok(waited.await);
-            };
-            tokio::select! {
-                biased;
-                done = &mut waited => return Ok(done),
-                () = tokio::time::sleep_until(next) => {
-                    if let Some(expired) = self.expired(Instant::now()) {
-                        return Err(expired);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Tries once.

@@ -1,0 +1,80 @@
+//! The time one try may take, and which limit ran out.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use selvage_policy::snapshot::Timeouts;
+use tokio::time::Instant;
+
+use super::outgoing::Outgoing;
+use crate::http::replay::Activity;
+
+/// Which limit ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// `backendRequest`.
+    Try,
+    /// `request`, or the caller's own.
+    Deadline,
+    /// `idle`.
+    Idle,
+}
+
+/// The limits of one try.
+pub(super) struct Limits {
+    this_try: Option<Instant>,
+    deadline: Option<Instant>,
+    idle: Option<Duration>,
+    activity: Rc<Activity>,
+}
+
+impl Limits {
+    pub(super) fn of(timeouts: &Timeouts, outgoing: &Outgoing, now: Instant) -> Self {
+        Self {
+            this_try: timeouts.backend_request.map(|limit| now + limit),
+            deadline: outgoing.deadline.0.map(Instant::from_std),
+            idle: timeouts.idle,
+            activity: outgoing.activity.clone(),
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let idle = self.idle.map(|limit| self.activity.last() + limit);
+        [self.this_try, self.deadline, idle]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn expired(&self, now: Instant) -> Option<Expired> {
+        let past = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= now);
+        if past(self.deadline) {
+            Some(Expired::Deadline)
+        } else if past(self.this_try) {
+            Some(Expired::Try)
+        } else if past(self.idle.map(|limit| self.activity.last() + limit)) {
+            Some(Expired::Idle)
+        } else {
+            None
+        }
+    }
+
+    /// Waits for something, within the limits.
+    pub(super) async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, Expired> {
+        tokio::pin!(waited);
+        loop {
+            let Some(next) = self.next() else {
+                return Ok(waited.await);
+            };
+            tokio::select! {
+                biased;
+                done = &mut waited => return Ok(done),
+                () = tokio::time::sleep_until(next) => {
+                    if let Some(expired) = self.expired(Instant::now()) {
+                        return Err(expired);
+                    }
+                }
+            }
+        }
+    }
+}

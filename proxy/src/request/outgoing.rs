@@ -1,0 +1,128 @@
+//! A request as it is sent: taken apart once, put together for each try.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use selvage_policy::deadline::{self, DeadlineOwner};
+use selvage_policy::flag::Flag;
+use tokio::time::Instant;
+
+use crate::error::ProxyError;
+use crate::http::head::{self, Asked, Hop};
+use crate::http::replay::{Activity, Gate, Replay, RequestBody};
+use crate::upstream::{Destination, Way};
+
+/// A request as it is sent, as often as need be.
+pub(super) struct Outgoing {
+    /// The method.
+    pub(super) method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    /// What was asked for beside the head.
+    pub(super) asked: Asked,
+    /// Whether it is a gRPC call.
+    pub(super) grpc: bool,
+    /// The moment the exchange must be over, and whose it is.
+    pub(super) deadline: (Option<std::time::Instant>, DeadlineOwner),
+    /// Its body.
+    pub(super) body: Replay,
+    /// When a byte last moved.
+    pub(super) activity: Rc<Activity>,
+    /// Whether a gRPC status is waited for before the response is passed on.
+    pub(super) peeks: bool,
+    pub(super) gate: Option<Arc<Gate>>,
+    upgrade: RefCell<Option<OnUpgrade>>,
+}
+
+impl Outgoing {
+    /// Takes a request apart. At most `keep` bytes of its body are kept for replay.
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        asked: Asked,
+        grpc: bool,
+        deadline: (Option<std::time::Instant>, DeadlineOwner),
+        keep: usize,
+        peeks: bool,
+    ) -> Self {
+        let upgrade = asked
+            .upgrade
+            .is_some()
+            .then(|| hyper::upgrade::on(&mut request));
+        let gate = asked.expects_continue.then(Arc::<Gate>::default);
+        let activity = Activity::new();
+        let (parts, body) = request.into_parts();
+        Self {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            asked,
+            grpc,
+            deadline,
+            body: Replay::of(body, keep, activity.clone(), gate.clone()),
+            activity,
+            peeks,
+            gate,
+            upgrade: RefCell::new(upgrade),
+        }
+    }
+
+    /// The caller's side of an upgrade.
+    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.borrow_mut().take()
+    }
+
+    /// The head and body for one try.
+    pub(super) fn request(
+        &self,
+        destination: &Destination,
+        way: Way,
+        now: Instant,
+    ) -> Result<Request<RequestBody>, ProxyError> {
+        let mut request = Request::new(self.body.reader());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        *request.version_mut() = self.asked.version;
+        head::address(&mut request, &self.asked, way.hop, &destination.authority)?;
+        frame_http1(&mut request, way.hop);
+        if let (Some(deadline), _) = self.deadline {
+            let left = deadline::remaining(deadline, now.into_std())
+                .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
+            let headers = request.headers_mut();
+            if self.grpc {
+                headers.insert(deadline::GRPC_TIMEOUT, deadline::encode_grpc_timeout(left));
+            }
+            if way.mesh {
+                headers.insert(deadline::DEADLINE_MS, deadline::encode_deadline_ms(left));
+            }
+        }
+        if let Some(gate) = &self.gate {
+            let gate = gate.clone();
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == http::StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        Ok(request)
+    }
+}
+
+/// hyper gives a GET, HEAD or CONNECT of unknown length no body at all, unless
+/// it is told that there is one.
+fn frame_http1(request: &mut Request<RequestBody>, hop: Hop) {
+    let unknown = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    let chunked = hop == Hop::Http1
+        && request.version() == Version::HTTP_11
+        && !request.headers().contains_key(CONTENT_LENGTH);
+    if unknown && chunked {
+        let value = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, value);
+    }
+}
