@@ -25,7 +25,7 @@ use crate::http::head::HeadLimits;
 use crate::identity::Identity;
 use crate::identity::attest::AttestError;
 use crate::journal::Journal;
-use crate::lifecycle::{Condition, Lifecycle};
+use crate::lifecycle::{Condition, Direction, Lifecycle};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{AppPort, Settings, Shared, application};
@@ -71,9 +71,14 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
         &config, workload, &identity, &sources, &lifecycle, &metrics,
     )?);
     let listeners = bind(&config)?;
-    let bound = listeners.iter().map(|listener| listener.address).collect();
+    // Whatever is sent there comes back; toward inbound it goes to the application.
+    let outbound = listeners
+        .iter()
+        .filter(|listener| listener.purpose.direction() == Direction::Outbound);
     // Set once: this is the only place.
-    let _ = shared.own.set(bound);
+    let _ = shared
+        .own
+        .set(outbound.map(|listener| listener.address).collect());
     let inbound = address_of(&listeners, &Purpose::Inbound);
     let (dispatcher, receivers) =
         Dispatcher::new(config.workers, config.limits.connections, &lifecycle);

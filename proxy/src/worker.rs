@@ -244,7 +244,7 @@ impl Worker {
         {
             return Err(ProxyError::new(
                 Flag::Loop,
-                "an endpoint is one of our own listeners",
+                "an endpoint is one of our own outbound listeners",
             ));
         }
         let destination = Rc::new(self.build(live, live_port, Direction::Outbound));

@@ -77,7 +77,7 @@ pub struct Shared {
     pub journal: Journal,
     /// Handshakes in progress.
     pub handshakes: tokio::sync::Semaphore,
-    /// The addresses our own listeners are bound to.
+    /// The addresses our own outbound listeners are bound to.
     pub own: OnceLock<Vec<SocketAddr>>,
     /// The application, as a service of one endpoint per port.
     pub apps: Vec<LiveService>,

@@ -46,6 +46,15 @@ async fn a_policy_reaches_the_proxies_and_leaves_them_again() {
 }
 
 #[tokio::test]
+async fn a_workload_may_call_its_own_service() {
+    let app = App::echo().await;
+    let (_control, server, _caller) = scene(json!({}), &app).await;
+    let answer = client::get(server.outbound(), ORDERS, "/").await;
+    assert_eq!(answer.status, 200, "{}", answer.flag());
+    assert_eq!(app.count(), 1, "through its own inbound side");
+}
+
+#[tokio::test]
 async fn what_is_refused_changes_nothing() {
     let app = App::echo().await;
     let (control, _server, caller) = scene(json!({}), &app).await;
