@@ -1,6 +1,7 @@
 //! The life of a connection, top to bottom: whose it is, what is spoken on it,
 //! and then HTTP or opaque bytes to its end.
 
+mod http2;
 mod prefixed;
 mod serve;
 
@@ -50,15 +51,16 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, purpose: Arc<Purpose>,
         certificate: OnceCell::new(),
     };
     match &*purpose {
-        Purpose::Inbound => inbound(&worker, stream, downstream).await,
-        Purpose::Outbound => outbound(&worker, stream, downstream).await,
+        // Boxed here and below: what is moved is small, and what is past is freed.
+        Purpose::Inbound => Box::pin(inbound(&worker, stream, downstream)).await,
+        Purpose::Outbound => Box::pin(outbound(&worker, stream, downstream)).await,
         Purpose::Upstream { service, port } => {
             let protocol = match worker.by_name(service, *port).await {
                 Ok(destination) => destination.port.protocol,
                 // HTTP callers are told why; others are closed.
                 Err(_) => Protocol::Detect,
             };
-            upstream(&worker, stream, downstream, protocol).await;
+            Box::pin(upstream(&worker, stream, downstream, protocol)).await;
         }
     }
     drop(seat);
@@ -83,11 +85,11 @@ async fn upstream(
     protocol: Protocol,
 ) {
     match protocol {
-        Protocol::Tcp => opaque(worker, Prefixed::bare(stream), downstream).await,
+        Protocol::Tcp => Box::pin(opaque(worker, Prefixed::bare(stream), downstream)).await,
         Protocol::Detect => match detect(stream, DETECT_TIMEOUT).await {
             Some((Sniffed::Http1, stream)) => http(worker, stream, downstream, Spoken::Http1).await,
             Some((Sniffed::Http2, stream)) => http(worker, stream, downstream, Spoken::Http2).await,
-            Some((_, stream)) => opaque(worker, stream, downstream).await,
+            Some((_, stream)) => Box::pin(opaque(worker, stream, downstream)).await,
             None => {}
         },
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
@@ -102,12 +104,12 @@ async fn inbound(worker: &Rc<Worker>, stream: TcpStream, downstream: Downstream)
     let settings = &worker.shared.settings;
     let mode = settings.mutual_tls.unwrap_or(view.snapshot.mesh.mutual_tls);
     if mode == MutualTls::Strict {
-        return mesh(worker, Prefixed::bare(stream), downstream).await;
+        return Box::pin(mesh(worker, Prefixed::bare(stream), downstream)).await;
     }
     match detect(stream, DETECT_TIMEOUT).await {
         Some((Sniffed::Tls, stream)) => {
             match stream.offers_mesh(settings.handshake_timeout).await {
-                Some((true, stream)) => mesh(worker, stream, downstream).await,
+                Some((true, stream)) => Box::pin(mesh(worker, stream, downstream)).await,
                 // Somebody else's TLS, for the application itself.
                 Some((false, stream)) => plaintext(worker, stream, downstream, Sniffed::Tls).await,
                 None => {}
@@ -241,7 +243,7 @@ where
     }
     if verdict.permitted {
         worker.count_decision(Decision::Allow, verdict.policy);
-        opaque(worker, stream, downstream).await;
+        Box::pin(opaque(worker, stream, downstream)).await;
     } else {
         worker.count_decision(Decision::Deny, verdict.policy);
         let policy = policy_name(verdict.policy);

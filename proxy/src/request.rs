@@ -9,11 +9,10 @@ mod record;
 mod send;
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::uri::Authority;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use selvage_policy::authorize::{Caller, Operated};
 use selvage_policy::classify::Outcome;
 use selvage_policy::deadline;
@@ -29,9 +28,11 @@ use self::record::Record;
 use self::send::attempt;
 use crate::accept::Purpose;
 use crate::error::ProxyError;
+use crate::http::CLIENT_CERTIFICATE;
 use crate::http::body::ResponseBody;
-use crate::http::head::{self, Asked};
-use crate::http::{CLIENT_CERTIFICATE, is_grpc};
+use crate::http::head;
+use crate::http::received::Received;
+use crate::lifecycle::Direction;
 use crate::telemetry::metrics::Decision;
 use crate::upstream::Destination;
 use crate::worker::{Worker, policy_name};
@@ -39,93 +40,99 @@ use crate::worker::{Worker, policy_name};
 pub use self::record::{Downstream, Side};
 
 /// Handles one request: the outside of the journey.
-pub async fn handle(
+///
+/// What needs no waiting is done before there is a future, and what is large
+/// lies behind a pointer: a future keeps what it is given twice, and is moved
+/// several times before it first runs.
+pub fn handle(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Request<Received>,
+) -> impl Future<Output = Response<ResponseBody>> + 'static {
     downstream.begins();
     let mut record = Record::begin(&worker, &downstream, &request);
-    let grpc = is_grpc(request.headers());
-    // Boxed: the tries' futures are large, and idle connections should not be.
-    let result = match &downstream.side {
-        Side::Outbound { purpose } => {
-            Box::pin(outbound(
-                &worker,
-                &downstream,
-                purpose,
-                request,
-                &mut record,
-            ))
-            .await
+    let begun = begin(&worker, &downstream, request, &mut record);
+    async move {
+        let result = match begun {
+            Ok(mut outgoing) => journey(&worker, &downstream, &mut outgoing, &mut record).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(response) => response.map(|body| body.ending(record)),
+            Err(error) => refuse(&error, record),
         }
-        Side::Inbound { app, .. } => {
-            Box::pin(inbound(&worker, &downstream, app, request, &mut record)).await
+    }
+}
+
+/// Makes the head safe and judges the caller.
+fn begin(
+    worker: &Worker,
+    downstream: &Downstream,
+    mut request: Request<Received>,
+    record: &mut Record,
+) -> Result<Box<Outgoing>, ProxyError> {
+    let limits = worker.shared.settings.head;
+    let asked_deadline = deadline_headers(&request);
+    let asked = head::sanitize(&mut request, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
+    match &downstream.side {
+        Side::Outbound { .. } => canonicalize(&mut request, false)?, // 400
+        Side::Inbound { .. } => {
+            authorize(worker, downstream, &mut request, record)?; // 403, 400
+            if let Some(certificate) = downstream.certificate.get() {
+                let headers = request.headers_mut();
+                headers.insert(CLIENT_CERTIFICATE, certificate.clone());
+            }
+        }
+    }
+    Ok(Box::new(Outgoing::new(request, asked, asked_deadline)))
+}
+
+/// From the application to a service, or from another sidecar to the application.
+async fn journey(
+    worker: &Rc<Worker>,
+    downstream: &Downstream,
+    outgoing: &mut Outgoing,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let destination = match &downstream.side {
+        Side::Inbound { app, .. } => app.clone(),
+        Side::Outbound { purpose } => {
+            let authority = outgoing.asked.authority.as_ref();
+            match worker.known(purpose, authority)? {
+                Some(known) => known,
+                // Boxed: each service is found once.
+                None => Box::pin(find(worker, purpose, authority, downstream.local.port())).await?, // 404, 503
+            }
         }
     };
-    Ok(match result {
-        Ok(response) => response.map(|body| body.ending(record)),
-        Err(error) => refuse(&error, grpc, record),
-    })
-}
-
-/// From the application, to a service.
-async fn outbound(
-    worker: &Rc<Worker>,
-    downstream: &Downstream,
-    purpose: &Purpose,
-    mut request: Request<Incoming>,
-    record: &mut Record,
-) -> Result<Response<ResponseBody>, ProxyError> {
-    let limits = worker.shared.settings.head;
-    let asked_deadline = deadline_headers(&request);
-    let asked = head::sanitize(&mut request, limits, false)?; // 400, 414, 417, 431
-    canonicalize(&mut request, false)?; // 400
-    let destination = match purpose {
-        Purpose::Upstream { service, port } => worker.by_name(service, *port).await,
-        Purpose::Outbound | Purpose::Inbound => {
-            worker
-                .by_authority(asked.authority.as_ref(), downstream.local.port())
-                .await
-        }
-    }?; // 404, 503
     record.goes_to(&destination);
-    if destination.port.protocol == Protocol::Tcp {
-        return Err(ProxyError::new(
-            Flag::NoRoute,
-            "the port is declared tcp, this is HTTP",
-        ));
+    if downstream.direction() == Direction::Outbound {
+        if destination.port.protocol == Protocol::Tcp {
+            let detail = "the port is declared tcp, this is HTTP";
+            return Err(ProxyError::new(Flag::NoRoute, detail));
+        }
+        record.admit(&destination)?; // 503
     }
-    record.admit(&destination)?; // 503
-    exchange(worker, &destination, request, asked, asked_deadline, record).await
+    exchange(worker, &destination, outgoing, record).await
 }
 
-/// From another sidecar, to the application.
-async fn inbound(
-    worker: &Rc<Worker>,
-    downstream: &Downstream,
-    app: &Rc<Destination>,
-    mut request: Request<Incoming>,
-    record: &mut Record,
-) -> Result<Response<ResponseBody>, ProxyError> {
-    let limits = worker.shared.settings.head;
-    let peer = downstream.peer.as_ref();
-    let asked_deadline = deadline_headers(&request);
-    let asked = head::sanitize(&mut request, limits, peer.is_some())?; // 400, 414, 417, 431
-    authorize(worker, downstream, &mut request, record)?; // 403, 400
-    if let Some(certificate) = downstream.certificate.get() {
-        let headers = request.headers_mut();
-        headers.insert(CLIENT_CERTIFICATE, certificate.clone());
+async fn find(
+    worker: &Worker,
+    purpose: &Purpose,
+    authority: Option<&Authority>,
+    listener_port: u16,
+) -> Result<Rc<Destination>, ProxyError> {
+    match purpose {
+        Purpose::Upstream { service, port } => worker.by_name(service, *port).await,
+        Purpose::Outbound | Purpose::Inbound => worker.by_authority(authority, listener_port).await,
     }
-    record.goes_to(app);
-    exchange(worker, app, request, asked, asked_deadline, record).await
 }
 
 /// Judges the caller by the canonical path, the one the application gets too.
 fn authorize(
     worker: &Worker,
     downstream: &Downstream,
-    request: &mut Request<Incoming>,
+    request: &mut Request<Received>,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
     let view = worker.view()?;
@@ -159,27 +166,21 @@ fn authorize(
 async fn exchange(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
-    request: Request<Incoming>,
-    asked: Asked,
-    asked_deadline: http::HeaderMap,
+    outgoing: &mut Outgoing,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let policy = destination.policy();
-    let now = Instant::now();
-    let grpc = is_grpc(request.headers());
-    let (limit, owner) = deadline::deadline(&policy.timeouts, &asked_deadline, now.into_std());
-    let mut attempts = Attempts::begin(policy, request.method(), grpc);
-    let keep = attempts
-        .buffer_limit()
-        .min(worker.shared.settings.replay_bytes);
-    // Only a status that would be retried is worth holding a response for.
-    let peeks = grpc && attempts.retryable();
-    let outgoing = Outgoing::new(request, asked, grpc, (limit, owner), keep, peeks);
-    record.sends(&outgoing);
-    destination.live.budget().request(now.into_std());
+    let now = Instant::now().into_std();
+    let mut attempts = Attempts::begin(policy, &outgoing.method, outgoing.grpc);
+    let kept = worker.shared.settings.replay_bytes;
+    outgoing.bounded_by(policy, &attempts, kept, now);
+    let outgoing = &*outgoing;
+    let limit = outgoing.deadline.0;
+    record.sends(outgoing);
+    destination.live.budget().request(now);
     let mut failed = None;
     loop {
-        let mut tried = attempt(worker, destination, &mut attempts, &outgoing)
+        let mut tried = attempt(worker, destination, &mut attempts, outgoing)
             .await
             .map_err(|nobody| failed.take().unwrap_or(nobody))?; // 503
         if outgoing.body.is_broken() && tried.answered.is_none() {
@@ -190,12 +191,12 @@ async fn exchange(
         let now = Instant::now().into_std();
         let budget = destination.live.budget();
         let next =
-            worker.with_rng(|rng| attempts.after(&tried.ended(&outgoing), limit, budget, now, rng));
+            worker.with_rng(|rng| attempts.after(&tried.ended(outgoing), limit, budget, now, rng));
         match next {
             Next::Return(why) => {
                 record.returns(destination, why);
                 outgoing.body.release();
-                return answer(worker, destination, tried, &outgoing, record);
+                return answer(worker, destination, tried, outgoing, record);
             }
             Next::RetryAfter { wait, .. } => {
                 // Where nobody is left to ask, the caller hears of the last failure.
@@ -211,7 +212,7 @@ async fn exchange(
 }
 
 /// One path for matching, authorization and the application.
-fn canonicalize(request: &mut Request<Incoming>, strict: bool) -> Result<(), ProxyError> {
+fn canonicalize(request: &mut Request<Received>, strict: bool) -> Result<(), ProxyError> {
     let uri = request.uri();
     if uri.path() == "*" {
         return Ok(());
@@ -240,7 +241,7 @@ fn canonicalize(request: &mut Request<Incoming>, strict: bool) -> Result<(), Pro
 }
 
 /// The headers a deadline is read from, before they are taken off.
-fn deadline_headers(request: &Request<Incoming>) -> http::HeaderMap {
+fn deadline_headers(request: &Request<Received>) -> http::HeaderMap {
     let mut kept = http::HeaderMap::new();
     for name in [deadline::GRPC_TIMEOUT, deadline::DEADLINE_MS] {
         if let Some(value) = request.headers().get(&name) {

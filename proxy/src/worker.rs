@@ -22,6 +22,7 @@ use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName};
 use selvage_policy::table::{LivePort, LiveService};
 
 pub use self::shared::{AppPort, Settings, Shared, application};
+use crate::accept::Purpose;
 use crate::discovery::{Missing, View};
 use crate::error::ProxyError;
 use crate::lifecycle::Direction;
@@ -54,7 +55,13 @@ struct Resolved {
     view: Option<Arc<View>>,
     authorities: HashMap<Box<str>, Rc<Destination>>,
     ports: HashMap<(ServiceName, u16), Rc<Destination>>,
+    /// What listeners are for: a few of them.
+    named: Vec<(ServiceName, Option<u16>, Rc<Destination>)>,
     decisions: HashMap<(Decision, usize), Arc<Counter>>,
+}
+
+fn no_view() -> ProxyError {
+    ProxyError::new(Flag::NotReady, "no snapshot yet")
 }
 
 /// See the module.
@@ -135,18 +142,49 @@ impl Worker {
     /// # Errors
     /// `not-ready` before the first.
     pub fn view(&self) -> Result<Arc<View>, ProxyError> {
+        self.current()?;
+        let resolved = self.resolved.borrow();
+        resolved.view.clone().ok_or_else(no_view)
+    }
+
+    /// Sees to it that what was resolved is of the view of now.
+    fn current(&self) -> Result<(), ProxyError> {
         let mut resolved = self.resolved.borrow_mut();
         if let Some(view) = &resolved.view
             && self.shared.discovery.is_current(view)
         {
-            return Ok(view.clone());
+            return Ok(());
         }
         let view = self.shared.discovery.view();
+        let there = view.is_some();
         *resolved = Resolved {
-            view: view.clone(),
+            view,
             ..Resolved::default()
         };
-        view.ok_or_else(|| ProxyError::new(Flag::NotReady, "no snapshot yet"))
+        if there { Ok(()) } else { Err(no_view()) }
+    }
+
+    /// The destination of a request, if it is known under the view of now.
+    ///
+    /// # Errors
+    /// `not-ready` before the first view.
+    pub fn known(
+        &self,
+        purpose: &Purpose,
+        authority: Option<&Authority>,
+    ) -> Result<Option<Rc<Destination>>, ProxyError> {
+        self.current()?;
+        let resolved = self.resolved.borrow();
+        Ok(match purpose {
+            Purpose::Upstream { service, port } => resolved
+                .named
+                .iter()
+                .find(|known| known.0 == *service && known.1 == *port)
+                .map(|known| known.2.clone()),
+            Purpose::Outbound | Purpose::Inbound => authority
+                .and_then(|authority| resolved.authorities.get(authority.as_str()))
+                .cloned(),
+        })
     }
 
     /// The destination an authority names, for the listener on `listener_port`.
@@ -177,13 +215,7 @@ impl Worker {
             .map(|port| port.port)
             .ok_or_else(|| ProxyError::new(Flag::NoService, "the service has no such port"))?;
         let destination = self.destination(&live, port)?;
-        // The view may have changed while we waited for the service.
-        if self
-            .view()?
-            .live
-            .service(&target.name)
-            .is_some_and(|now| Arc::ptr_eq(now, &live))
-        {
+        if self.is_live(&target.name, &live)? {
             let mut resolved = self.resolved.borrow_mut();
             if resolved.authorities.len() >= AUTHORITIES {
                 resolved.authorities.clear();
@@ -202,10 +234,27 @@ impl Worker {
         port: Option<u16>,
     ) -> Result<Rc<Destination>, ProxyError> {
         let live = self.find(service).await?;
-        let port = authority::choose_port(&live.service, port, 0)
+        let chosen = authority::choose_port(&live.service, port, 0)
             .map(|port| port.port)
             .ok_or_else(|| ProxyError::new(Flag::NoService, "the service has no such port"))?;
-        self.destination(&live, port)
+        let destination = self.destination(&live, chosen)?;
+        if self.is_live(service, &live)? {
+            let mut resolved = self.resolved.borrow_mut();
+            resolved
+                .named
+                .retain(|known| known.0 != *service || known.1 != port);
+            resolved
+                .named
+                .push((service.clone(), port, destination.clone()));
+        }
+        Ok(destination)
+    }
+
+    /// The view may have changed while a service was waited for.
+    fn is_live(&self, name: &ServiceName, live: &Arc<LiveService>) -> Result<bool, ProxyError> {
+        let view = self.view()?;
+        let now = view.live.service(name);
+        Ok(now.is_some_and(|now| Arc::ptr_eq(now, live)))
     }
 
     async fn find(&self, service: &ServiceName) -> Result<Arc<LiveService>, ProxyError> {

@@ -15,7 +15,17 @@ const CLIENT_CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
 /// Whether a field is about one connection and never forwarded (RFC 9110 §7.6.1).
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    is_hop_by_hop_name(name.as_str())
+    // A HeaderName is lower case already.
+    let name = name.as_str();
+    match name.len() {
+        2 => name == "te",
+        7 => name == "upgrade",
+        10 => name == "connection" || name == "keep-alive",
+        14 => name == "http2-settings",
+        16 => name == "proxy-connection",
+        17 => name == "transfer-encoding",
+        _ => false,
+    }
 }
 
 fn is_hop_by_hop_name(name: &str) -> bool {
@@ -38,6 +48,9 @@ const HOP_BY_HOP: [&str; 7] = [
 pub fn is_untrusted(name: &HeaderName) -> bool {
     let dash = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
     let bytes = name.as_str().as_bytes();
+    if bytes.first() != Some(&b'x') {
+        return false;
+    }
     let begins = |own: &[u8]| {
         bytes.len() >= own.len() && bytes.iter().map(dash).zip(own).all(|(a, b)| a == *b)
     };
@@ -75,13 +88,30 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    let trailers = headers.get_all(TE).iter().any(wants_trailers);
-    for name in HOP_BY_HOP {
+    // Looked for in one pass: most messages hold none, and a lookup by name costs a hash each.
+    let found = found(headers, is_hop_by_hop);
+    let trailers = found.iter().flatten().any(|name| *name == TE)
+        && headers.get_all(TE).iter().any(wants_trailers);
+    for name in found.into_iter().flatten() {
         headers.remove(name);
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// The distinct names that `wanted` says yes to; there are at most as many as
+/// hop-by-hop fields exist.
+fn found(
+    headers: &HeaderMap,
+    wanted: impl Fn(&HeaderName) -> bool,
+) -> [Option<HeaderName>; HOP_BY_HOP.len()] {
+    let mut found = [const { None }; HOP_BY_HOP.len()];
+    let names = headers.keys().filter(|name| wanted(name));
+    for (place, name) in found.iter_mut().zip(names) {
+        *place = Some(name.clone());
+    }
+    found
 }
 
 fn named_field(option: &[u8]) -> Option<HeaderName> {

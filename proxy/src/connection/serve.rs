@@ -2,15 +2,16 @@
 //! to the journey, or opaque bytes, handed to a tunnel. Both end when the
 //! drain closes their direction, HTTP also when the peer's certificate expires.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use selvage_policy::classify::{Outcome, TransportFailure};
 use selvage_policy::endpoint::Report;
 use selvage_policy::flag::Flag;
@@ -18,29 +19,25 @@ use selvage_policy::snapshot::TrafficPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::http2::http2;
 use crate::error::ProxyError;
 use crate::forward::{Abort, Ended, tunnel};
 use crate::http::door::{Door, DoorBell, DoorLimits};
+use crate::http::received::Received;
 use crate::lifecycle::Direction;
 use crate::request::{Downstream, Side, handle};
 use crate::telemetry::metrics::TcpRecord;
 use crate::tls::Inside;
 use crate::upstream::Destination;
 use crate::upstream::connect::Connected;
-use crate::upstream::pool::{CONNECTION_WINDOW, Here, SEND_BUFFER, STREAM_WINDOW};
 use crate::worker::{DEFAULT_ROUTE, Worker};
 
 /// Endpoints tried for a connection of opaque bytes: none of them was spoken to yet.
 const TRIES: u32 = 3;
-/// Streams that a peer resets before we answered, until the connection is ended (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-/// Streams that a peer makes us reset, until the connection is ended (CVE-2025-8671).
-const LOCAL_RESETS: usize = 100;
-/// A silent HTTP/2 caller is asked, and given up.
-const PING: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(10)];
-
+/// What hyper takes by itself.
+const HYPER_HEADERS: usize = 100;
 /// A connection that was told to finish and has nothing in flight ends after this long.
-const LAST_WORD: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// What HTTP is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +54,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match spoken {
-        Spoken::Http1 => http1(worker, stream, downstream).await,
-        Spoken::Http2 => http2(worker, stream, downstream).await,
+        Spoken::Http1 => Box::pin(http1(worker, stream, downstream)).await,
+        Spoken::Http2 => Box::pin(http2(worker, stream, downstream)).await,
     }
 }
 
@@ -75,12 +72,17 @@ where
         idle: TrafficPolicy::default().timeouts.idle,
     };
     let door = Door::new(stream, bell.clone(), limits);
-    let connection = http1::Builder::new()
-        .max_headers(settings.head.count)
-        .max_header_size(settings.header_bytes)
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(settings.header_bytes);
+    if settings.head.count != HYPER_HEADERS {
+        // Said at all, it costs an allocation a request.
+        builder.max_headers(settings.head.count);
+    }
+    let connection = builder
         .serve_connection(TokioIo::new(door), service(worker, &downstream))
         .with_upgrades();
-    let result = until_told(worker, &downstream, connection, |connection| {
+    let mut connection = std::pin::pin!(connection);
+    let result = until_told(worker, &downstream, connection.as_mut(), |connection| {
         connection.graceful_shutdown();
     })
     .await;
@@ -92,133 +94,40 @@ where
     }
 }
 
-async fn http2<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let settings = &worker.shared.settings;
-    let downstream = Rc::new(downstream);
-    let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(Here)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.streams)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(header_bytes)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .keep_alive_interval(PING[0])
-        .keep_alive_timeout(PING[1])
-        .serve_connection(TokioIo::new(stream), service(worker, &downstream));
-    let told = until_told_or(
-        worker,
-        &downstream,
-        connection,
-        idle_http2(&downstream),
-        |connection| {
-            connection.graceful_shutdown();
-        },
-    );
-    let result = tokio::select! {
-        result = told => result,
-        () = stalled_http2(&downstream) => {
-            tracing::debug!(remote = %downstream.remote, "HTTP/2 caller does not read");
-            return;
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(remote = %downstream.remote, %error, "HTTP/2 connection");
-    }
-}
-
-/// Resolves when no stream was open for `timeouts.idle`.
-async fn idle_http2(downstream: &Downstream) {
-    let Some(limit) = TrafficPolicy::default().timeouts.idle else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(limit / 4).await;
-        if downstream.streams.get() == 0 && downstream.moved.get().elapsed() >= limit {
-            return;
-        }
-    }
-}
-
-/// Resolves when frames wait for a caller that has taken none for
-/// `timeouts.idle`: only the connection's end lets go of what they hold.
-async fn stalled_http2(downstream: &Downstream) {
-    let Some(limit) = TrafficPolicy::default().timeouts.idle else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(limit / 2).await;
-        if downstream.owed.get() > 0 && downstream.moved.get().elapsed() >= limit {
-            return;
-        }
-    }
-}
-
-type Handled = Pin<
-    Box<
-        dyn Future<
-            Output = Result<
-                ::http::Response<crate::http::body::ResponseBody>,
-                std::convert::Infallible,
-            >,
-        >,
-    >,
->;
-
-/// The journey, as hyper calls it.
+/// The journey, as hyper calls it. Its future lies within hyper's own allocation.
 fn service(
     worker: &Rc<Worker>,
     downstream: &Rc<Downstream>,
 ) -> impl hyper::service::Service<
     ::http::Request<hyper::body::Incoming>,
     Response = ::http::Response<crate::http::body::ResponseBody>,
-    Error = std::convert::Infallible,
-    Future = Handled,
+    Error = Infallible,
 > + 'static {
     let (worker, downstream) = (worker.clone(), downstream.clone());
-    service_fn(move |request| -> Handled {
-        Box::pin(handle(worker.clone(), downstream.clone(), request))
+    service_fn(move |request: ::http::Request<hyper::body::Incoming>| {
+        let (worker, downstream) = (worker.clone(), downstream.clone());
+        let request = request.map(Received::Http1);
+        async move { Ok(handle(worker, downstream, request).await) }
     })
 }
 
+/// Runs a connection until it ends by itself, or is told to finish: by the
+/// drain, or by the end of the peer's certificate.
 async fn until_told<C, E>(
     worker: &Worker,
     downstream: &Downstream,
-    connection: C,
-    shut: impl Fn(Pin<&mut C>),
-) -> Result<(), E>
-where
-    C: Future<Output = Result<(), E>>,
-{
-    until_told_or(worker, downstream, connection, std::future::pending(), shut).await
-}
-
-/// Runs a connection until it ends by itself, or is told to finish: by the
-/// drain, by the end of the peer's certificate, or because it idles.
-async fn until_told_or<C, E>(
-    worker: &Worker,
-    downstream: &Downstream,
-    connection: C,
-    idle: impl Future<Output = ()>,
+    mut connection: Pin<&mut C>,
     shut: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
     let closing = worker.shared.lifecycle.closing(downstream.direction());
-    let expiry = expiry(downstream);
-    tokio::pin!(connection, expiry, idle);
     tokio::select! {
         biased;
         result = &mut connection => return result,
         () = closing.cancelled() => {}
-        () = &mut expiry => {}
-        () = &mut idle => {}
+        () = expiry(downstream) => {}
     }
     shut(connection.as_mut());
     // A peer that never speaks would never let it end.
@@ -236,7 +145,7 @@ where
 }
 
 /// Resolves when the peer's certificate has expired.
-async fn expiry(downstream: &Downstream) {
+pub(super) async fn expiry(downstream: &Downstream) {
     let Some(peer) = &downstream.peer else {
         return std::future::pending().await;
     };

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::clean;
+use super::received::{ReceiveError, Received};
 use super::replay::Activity;
 
 /// Why a body ended early.
@@ -23,10 +23,10 @@ use super::replay::Activity;
 pub enum BodyError {
     /// The caller's side broke while its request was read.
     #[error("caller: {0}")]
-    Caller(#[source] hyper::Error),
+    Caller(#[source] ReceiveError),
     /// The upstream's side broke while its response was read.
     #[error("upstream: {0}")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] ReceiveError),
     /// The request's deadline passed.
     #[error("the request's deadline passed")]
     Deadline,
@@ -87,9 +87,9 @@ impl Patience {
 
 enum Source {
     Empty,
-    Upstream(Incoming),
+    Upstream(Received),
     /// A frame was read to judge the response by it.
-    Peeked(Option<Frame<Bytes>>, Incoming),
+    Peeked(Box<(Option<Frame<Bytes>>, Received)>),
     Bytes(Option<Bytes>),
 }
 
@@ -135,14 +135,14 @@ impl ResponseBody {
 
     /// The upstream's body.
     #[must_use]
-    pub fn upstream(body: Incoming) -> Self {
+    pub fn upstream(body: Received) -> Self {
         Self::new(Source::Upstream(body))
     }
 
     /// The upstream's body, of which one frame was read already.
     #[must_use]
-    pub fn peeked(frame: Frame<Bytes>, body: Incoming) -> Self {
-        Self::new(Source::Peeked(Some(frame), body))
+    pub fn peeked(frame: Frame<Bytes>, body: Received) -> Self {
+        Self::new(Source::Peeked(Box::new((Some(frame), body))))
     }
 
     /// What limits it.
@@ -168,12 +168,15 @@ impl ResponseBody {
     fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Peeked(frame @ Some(_), _) => Poll::Ready(frame.take().map(Ok)),
-            Source::Peeked(None, body) | Source::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Source::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Source::Peeked(peeked) => match &mut **peeked {
+                (frame @ Some(_), _) => Poll::Ready(frame.take().map(Ok)),
+                (None, body) => Pin::new(body).poll_frame(cx),
+            },
         }
     }
 
@@ -263,8 +266,9 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty | Source::Bytes(None) => true,
-            Source::Bytes(Some(_)) | Source::Peeked(Some(_), _) => false,
-            Source::Upstream(body) | Source::Peeked(None, body) => body.is_end_stream(),
+            Source::Bytes(Some(_)) => false,
+            Source::Upstream(body) => body.is_end_stream(),
+            Source::Peeked(peeked) => peeked.0.is_none() && peeked.1.is_end_stream(),
         }
     }
 
@@ -272,9 +276,11 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Empty | Source::Bytes(None) => SizeHint::with_exact(0),
             Source::Bytes(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(body) | Source::Peeked(None, body) => body.size_hint(),
-            Source::Peeked(Some(frame), body) => {
-                let first = frame.data_ref().map_or(0, |data| data.len() as u64);
+            Source::Upstream(body) => body.size_hint(),
+            Source::Peeked(peeked) => {
+                let (frame, body) = &**peeked;
+                let data = frame.as_ref().and_then(Frame::data_ref);
+                let first = data.map_or(0, |data| data.len() as u64);
                 let rest = body.size_hint().exact();
                 rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
             }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use selvage_policy::flag::Flag;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::error::ProxyError;
 
@@ -135,7 +135,10 @@ pub struct Door<S> {
     io: S,
     bell: Arc<DoorBell>,
     limits: DoorLimits,
-    timer: Option<(Wait, Pin<Box<Sleep>>)>,
+    /// What is waited for, and until when. The timer may be set for earlier:
+    /// it is moved when it fires, not with every request.
+    wait: Option<(Wait, Instant)>,
+    timer: Option<Pin<Box<Sleep>>>,
     framings: Framings,
     /// Runs while the caller does not read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -150,6 +153,7 @@ impl<S> Door<S> {
             io,
             bell,
             limits,
+            wait: None,
             timer: None,
             framings: Framings::default(),
             stalled: None,
@@ -178,17 +182,30 @@ impl<S> Door<S> {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<u8> {
         let state = self.state();
         let Some(limit) = self.limit(state) else {
-            self.timer = None;
             return Poll::Pending;
         };
         let wait = (state, self.bell.requests.load(Ordering::Relaxed));
-        if self.timer.as_ref().is_none_or(|(armed, _)| *armed != wait) {
-            self.timer = Some((wait, Box::pin(tokio::time::sleep(limit))));
+        let until = match self.wait {
+            Some((for_this, until)) if for_this == wait => until,
+            _ => {
+                let until = Instant::now() + limit;
+                self.wait = Some((wait, until));
+                until
+            }
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
         }
-        match &mut self.timer {
-            Some((_, timer)) => timer.as_mut().poll(cx).map(|()| state),
-            None => Poll::Pending,
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(state);
+            }
+            timer.as_mut().reset(until);
         }
+        Poll::Pending
     }
 
     /// Times a write that does not progress; an error when that took too long.

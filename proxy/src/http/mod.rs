@@ -5,7 +5,9 @@
 pub mod body;
 pub mod door;
 pub mod head;
+pub mod received;
 pub mod replay;
+pub mod stream;
 
 use bytes::Bytes;
 use http::header::{

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::BodyError;
 use super::clean;
+use super::received::Received;
 
 /// When a byte last moved in either direction of an exchange.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Gate {
 /// What all tries of one request share.
 #[derive(Debug)]
 struct Shared {
-    source: Incoming,
+    source: Received,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     kept_bytes: usize,
@@ -96,14 +96,9 @@ struct Shared {
 pub struct Replay(Option<Rc<RefCell<Shared>>>);
 
 impl Replay {
-    /// Keeps at most `limit` bytes. `gate` holds the first byte back.
+    /// A body of which nothing is kept yet. `gate` holds the first byte back.
     #[must_use]
-    pub fn of(
-        source: Incoming,
-        limit: usize,
-        activity: Rc<Activity>,
-        gate: Option<Arc<Gate>>,
-    ) -> Self {
+    pub fn of(source: Received, activity: Rc<Activity>, gate: Option<Arc<Gate>>) -> Self {
         if source.is_end_stream() {
             return Self(None);
         }
@@ -112,7 +107,7 @@ impl Replay {
             kept: Vec::new(),
             trailers: None,
             kept_bytes: 0,
-            limit,
+            limit: 0,
             whole: true,
             complete: false,
             broken: false,
@@ -121,6 +116,13 @@ impl Replay {
             activity,
             gate,
         }))))
+    }
+
+    /// Keeps at most `limit` bytes from now on. Called before the first try.
+    pub fn keep(&self, limit: usize) {
+        if let Some(shared) = &self.0 {
+            shared.borrow_mut().limit = limit;
+        }
     }
 
     /// The body for the next try. An earlier reader gets nothing more.

@@ -26,12 +26,8 @@ use crate::worker::Worker;
 const UPGRADE_WAIT: Duration = Duration::from_secs(10);
 
 /// Our own answer.
-pub(super) fn refuse(
-    error: &ProxyError,
-    grpc: bool,
-    mut record: Box<Record>,
-) -> Response<ResponseBody> {
-    let mut response = error.response_head(grpc);
+pub(super) fn refuse(error: &ProxyError, mut record: Box<Record>) -> Response<ResponseBody> {
+    let mut response = error.response_head(record.is_grpc());
     if record.is_http1() && is_malformed(error.flag) {
         // Where one message was not what it seemed, neither may be the next.
         response

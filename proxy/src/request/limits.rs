@@ -1,5 +1,6 @@
 //! The time one try may take, and which limit ran out.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -59,9 +60,12 @@ impl Limits {
         }
     }
 
-    /// Waits for something, within the limits.
-    pub(super) async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, Expired> {
-        tokio::pin!(waited);
+    /// Waits for something, within the limits. By reference: what is moved into
+    /// a future is kept there twice.
+    pub(super) async fn within<T>(
+        &self,
+        mut waited: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Expired> {
         loop {
             let Some(next) = self.next() else {
                 return Ok(waited.await);

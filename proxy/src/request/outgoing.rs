@@ -7,14 +7,17 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
+use selvage_policy::retry::Attempts;
+use selvage_policy::snapshot::TrafficPolicy;
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
 use crate::http::head::{self, Asked, Hop};
+use crate::http::is_grpc;
+use crate::http::received::Received;
 use crate::http::replay::{Activity, Gate, Replay, RequestBody};
 use crate::upstream::{Destination, Way};
 
@@ -26,6 +29,7 @@ pub(super) struct Outgoing {
     headers: HeaderMap,
     /// What was asked for beside the head.
     pub(super) asked: Asked,
+    asked_deadline: HeaderMap,
     /// Whether it is a gRPC call.
     pub(super) grpc: bool,
     /// The moment the exchange must be over, and whose it is.
@@ -41,14 +45,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Takes a request apart. At most `keep` bytes of its body are kept for replay.
+    /// Takes a request apart.
     pub(super) fn new(
-        mut request: Request<Incoming>,
+        mut request: Request<Received>,
         asked: Asked,
-        grpc: bool,
-        deadline: (Option<std::time::Instant>, DeadlineOwner),
-        keep: usize,
-        peeks: bool,
+        asked_deadline: HeaderMap,
     ) -> Self {
         let upgrade = asked
             .upgrade
@@ -60,16 +61,32 @@ impl Outgoing {
         Self {
             method: parts.method,
             uri: parts.uri,
+            grpc: is_grpc(&parts.headers),
             headers: parts.headers,
             asked,
-            grpc,
-            deadline,
-            body: Replay::of(body, keep, activity.clone(), gate.clone()),
+            asked_deadline,
+            deadline: (None, DeadlineOwner::Route),
+            body: Replay::of(body, activity.clone(), gate.clone()),
             activity,
-            peeks,
+            peeks: false,
             gate,
             upgrade: RefCell::new(upgrade),
         }
+    }
+
+    /// Sets the limits of its destination's policy, from `now` on. At most
+    /// `kept` bytes of its body are kept for replay.
+    pub(super) fn bounded_by(
+        &mut self,
+        policy: &TrafficPolicy,
+        attempts: &Attempts,
+        kept: usize,
+        now: std::time::Instant,
+    ) {
+        self.deadline = deadline::deadline(&policy.timeouts, &self.asked_deadline, now);
+        self.body.keep(attempts.buffer_limit().min(kept));
+        // Only a status that would be retried is worth holding a response for.
+        self.peeks = self.grpc && attempts.retryable();
     }
 
     /// The caller's side of an upgrade.

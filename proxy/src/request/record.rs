@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
 use selvage_certs::PeerIdentity;
 use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::endpoint::{InFlight, Report};
@@ -24,6 +23,7 @@ use crate::accept::Purpose;
 use crate::error::ProxyError;
 use crate::http::body::{End, Ending};
 use crate::http::door::DoorBell;
+use crate::http::received::Received;
 use crate::http::replay::Replay;
 use crate::http::{grpc_status, is_grpc};
 use crate::lifecycle::Direction;
@@ -138,7 +138,7 @@ impl Record {
     pub(super) fn begin(
         worker: &Rc<Worker>,
         downstream: &Rc<Downstream>,
-        request: &Request<Incoming>,
+        request: &Request<Received>,
     ) -> Box<Self> {
         let direction = downstream.direction();
         let series = match &downstream.side {
@@ -265,6 +265,11 @@ impl Record {
         self.downstream.direction()
     }
 
+    /// Whether it is a gRPC call.
+    pub(super) const fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
     /// Whether it came on an HTTP/1 connection.
     pub(super) fn is_http1(&self) -> bool {
         self.downstream.bell.is_some()
@@ -304,7 +309,7 @@ impl Record {
         self.learn_from(end);
         let complete = self.held.body.as_ref().is_none_or(Replay::is_complete);
         match self.held.lease.take() {
-            Some(lease) if end == End::Complete && complete => lease.give_back(),
+            Some(lease) if end == End::Complete => lease.answered(complete),
             // Dropped: an exchange that is not over cannot be followed by another.
             _ => {}
         }
@@ -425,7 +430,7 @@ fn reason(outcome: &Outcome) -> &'static str {
 fn access_record(
     worker: &Worker,
     downstream: &Downstream,
-    request: &Request<Incoming>,
+    request: &Request<Received>,
 ) -> AccessRecord {
     let mut access = AccessRecord::new(downstream.direction(), SystemTime::now());
     access.peer = Some(downstream.remote);

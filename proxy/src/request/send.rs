@@ -1,6 +1,7 @@
 //! One try: choose an endpoint, take a connection, send, wait for the head.
 //! Tells what became of it; whether it is repeated is decided elsewhere.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use selvage_policy::balance::Picked;
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::deadline::DeadlineOwner;
@@ -21,8 +21,10 @@ use super::limits::{Expired, Limits};
 use super::outgoing::Outgoing;
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
+use crate::http::received::{ReceiveError, Received};
+use crate::http::replay::Gate;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::pool::{Lease, Unsent};
+use crate::upstream::pool::{Lease, Sent, Unsent};
 use crate::upstream::{Destination, Way};
 use crate::worker::Worker;
 
@@ -33,7 +35,7 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// A response whose head has come, with what it holds.
 pub(super) struct Answered {
     /// The head, and the body that follows.
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Received>,
     /// A frame that was read to judge the response by it.
     pub(super) peeked: Option<Frame<Bytes>>,
     /// The connection it comes on.
@@ -126,8 +128,10 @@ pub(super) async fn attempt(
         worker.note(destination, in_flight.endpoint().key(), transition);
     }
     let limits = Limits::of(&destination.policy().timeouts, outgoing, now);
-    let sending = send(destination, outgoing, index, &limits);
-    let sent = probing(worker, destination, &mut in_flight, sending).await;
+    let sent = {
+        let sending = pin!(send(destination, outgoing, index, &limits));
+        probing(worker, destination, &mut in_flight, sending).await
+    };
     let tried = match sent {
         Ok(answered) => {
             in_flight.first_byte(Instant::now().into_std());
@@ -148,12 +152,11 @@ async fn probing<T>(
     worker: &Worker,
     destination: &Destination,
     in_flight: &mut InFlight,
-    sending: impl Future<Output = T>,
+    mut sending: Pin<&mut impl Future<Output = T>>,
 ) -> T {
     let Some(decides) = in_flight.probe_deadline() else {
         return sending.await;
     };
-    tokio::pin!(sending);
     tokio::select! {
         biased;
         sent = &mut sending => return sent,
@@ -188,40 +191,24 @@ async fn send(
     outgoing: &Outgoing,
     index: usize,
     limits: &Limits,
-) -> Result<Answered, Failure> {
+) -> Result<Box<Answered>, Failure> {
     let mut way = destination.way(index, &outgoing.asked);
-    let mut leased = limits.within(destination.lease(index, way)).await;
-    if let Ok(Err(ConnectError::Http1Only(_))) = leased {
-        // Known from now on: the second time the way is another.
-        way = destination.way(index, &outgoing.asked);
-        leased = limits.within(destination.lease(index, way)).await;
-    }
-    let mut lease = leased
-        .map_err(Failure::TimedOut)?
-        .map_err(|error| match error.failure() {
-            Some(failure) => Failure::Upstream(failure, error.to_string()),
-            None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
-        })?;
+    let mut lease = match destination.lease_at_once(index, way) {
+        Some(lease) => lease,
+        // Boxed: connecting is rare, and its future is large.
+        None => Box::pin(connect(destination, outgoing, index, &mut way, limits)).await?,
+    };
     let request = outgoing
         .request(destination, way, Instant::now())
         .map_err(Failure::Ours)?;
-    let response = {
-        let sending = limits.within(lease.send(request));
-        tokio::pin!(sending);
-        match &outgoing.gate {
-            None => sending.await,
-            Some(gate) => tokio::select! {
-                biased;
-                response = &mut sending => response,
-                () = tokio::time::sleep(CONTINUE_WAIT) => {
-                    gate.open();
-                    sending.await
-                }
-            },
-        }
+    let unsent = |Unsent { failure, reason }| Failure::Upstream(failure, reason);
+    let mut sent = lease.send(request).map_err(unsent)?;
+    let response = match &outgoing.gate {
+        None => limits.within(Pin::new(&mut sent)).await,
+        Some(gate) => Box::pin(gated(gate, limits, &mut sent)).await,
     }
     .map_err(Failure::TimedOut)?
-    .map_err(|Unsent { failure, reason }| Failure::Upstream(failure, reason))?;
+    .map_err(unsent)?;
     // It answers without having asked: what is left of the body is its to read, or to refuse.
     if let Some(gate) = outgoing
         .gate
@@ -246,20 +233,59 @@ async fn send(
     } else {
         None
     };
-    Ok(Answered {
+    Ok(Box::new(Answered {
         response,
         peeked: None,
         lease,
         way,
         flag,
         grpc_status,
-    })
+    }))
+}
+
+/// Waits for an answer to a request whose body waits for `100 Continue`.
+async fn gated(
+    gate: &Gate,
+    limits: &Limits,
+    sent: &mut Sent,
+) -> Result<Result<Response<Received>, Unsent>, Expired> {
+    let mut sending = pin!(limits.within(Pin::new(sent)));
+    tokio::select! {
+        biased;
+        response = &mut sending => response,
+        () = tokio::time::sleep(CONTINUE_WAIT) => {
+            gate.open();
+            sending.await
+        }
+    }
+}
+
+/// Waits for a connection.
+async fn connect(
+    destination: &Destination,
+    outgoing: &Outgoing,
+    index: usize,
+    way: &mut Way,
+    limits: &Limits,
+) -> Result<Lease, Failure> {
+    let mut leased = limits.within(pin!(destination.lease(index, *way))).await;
+    if let Ok(Err(ConnectError::Http1Only(_))) = leased {
+        // Known from now on: the second time the way is another.
+        *way = destination.way(index, &outgoing.asked);
+        leased = limits.within(pin!(destination.lease(index, *way))).await;
+    }
+    leased
+        .map_err(Failure::TimedOut)?
+        .map_err(|error| match error.failure() {
+            Some(failure) => Failure::Upstream(failure, error.to_string()),
+            None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
+        })
 }
 
 /// Judges a response by its head; a gRPC response also by its trailers, where
 /// they follow at once and a policy asks for them.
 async fn judge(
-    mut answered: Answered,
+    mut answered: Box<Answered>,
     outgoing: &Outgoing,
     index: usize,
     in_flight: InFlight,
@@ -271,26 +297,15 @@ async fn judge(
         // A two-way stream may wait for more of the request before it says anything.
         && outgoing.body.is_complete();
     if waits_for_status {
-        let peeking = limits.within(answered.response.body_mut().frame());
-        let peeked = match in_flight.probe_deadline() {
-            None => Some(peeking.await),
-            // A stream that goes on has answered with its head.
-            Some(decides) => tokio::time::timeout_at(Instant::from_std(decides), peeking)
-                .await
-                .ok(),
-        };
-        match peeked.unwrap_or(Ok(None)) {
-            Ok(Some(Ok(frame))) => {
-                answered.grpc_status = frame.trailers_ref().and_then(grpc_status);
-                answered.peeked = Some(frame);
-            }
-            Ok(None) => {}
-            Ok(Some(Err(error))) => {
+        let decides = in_flight.probe_deadline().map(Instant::from_std);
+        match Box::pin(peek(&mut answered, decides, limits)).await {
+            Ok(()) => {}
+            Err(Peek::Broken(error)) => {
                 let error = ProxyError::new(Flag::Reset, error.to_string());
                 let outcome = Outcome::Transport(TransportFailure::Reset);
                 return failed(index, outcome, in_flight, error);
             }
-            Err(expired) => return timed_out(index, expired, in_flight, outgoing),
+            Err(Peek::Expired(expired)) => return timed_out(index, expired, in_flight, outgoing),
         }
     }
     let outcome = Outcome::Response {
@@ -303,10 +318,43 @@ async fn judge(
     Tried {
         index,
         outcome,
-        answered: Some(Box::new(answered)),
+        answered: Some(answered),
         in_flight,
         error,
         pushback,
+    }
+}
+
+/// Why there is no frame to judge by.
+enum Peek {
+    Broken(ReceiveError),
+    Expired(Expired),
+}
+
+/// Reads the frame after the head, at most until a probe is decided.
+async fn peek(
+    answered: &mut Answered,
+    decides: Option<Instant>,
+    limits: &Limits,
+) -> Result<(), Peek> {
+    let mut frame = answered.response.body_mut().frame();
+    let peeking = limits.within(Pin::new(&mut frame));
+    let peeked = match decides {
+        None => peeking.await,
+        // A stream that goes on has answered with its head.
+        Some(decides) => match tokio::time::timeout_at(decides, peeking).await {
+            Ok(peeked) => peeked,
+            Err(_) => return Ok(()),
+        },
+    };
+    match peeked.map_err(Peek::Expired)? {
+        Some(Ok(frame)) => {
+            answered.grpc_status = frame.trailers_ref().and_then(grpc_status);
+            answered.peeked = Some(frame);
+            Ok(())
+        }
+        None => Ok(()),
+        Some(Err(error)) => Err(Peek::Broken(error)),
     }
 }
 

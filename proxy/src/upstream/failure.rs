@@ -1,4 +1,4 @@
-//! What an error of hyper or h2 means for the request: whether the upstream
+//! What an error of hyper (HTTP/1) or h2 means for the request: whether the upstream
 //! can have seen it, broke off, or talks nonsense.
 
 use std::error::Error;
@@ -11,9 +11,6 @@ use selvage_policy::classify::TransportFailure;
 /// have closed it while ours was on the way.
 #[must_use]
 pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
-    if let Some(error) = h2_error(error) {
-        return sort_h2(error);
-    }
     if error.is_parse() || error.is_parse_status() {
         return TransportFailure::BadResponse;
     }
@@ -28,7 +25,9 @@ pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
     TransportFailure::Reset
 }
 
-fn sort_h2(error: &h2::Error) -> TransportFailure {
+/// Sorts the failure of a stream.
+#[must_use]
+pub fn sort_h2(error: &h2::Error) -> TransportFailure {
     let reason = error.reason();
     if reason == Some(h2::Reason::REFUSED_STREAM) {
         return TransportFailure::Unprocessed;
@@ -48,17 +47,6 @@ fn sort_h2(error: &h2::Error) -> TransportFailure {
         return TransportFailure::BadResponse;
     }
     TransportFailure::Reset
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return Some(error);
-        }
-        source = error.source();
-    }
-    None
 }
 
 fn is_broken_pipe(error: &hyper::Error) -> bool {

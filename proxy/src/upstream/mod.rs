@@ -3,7 +3,9 @@
 //! beside us is such a service too, with one endpoint and no breaker.
 
 pub mod connect;
+pub mod expiry;
 pub mod failure;
+pub mod http2;
 pub mod pool;
 
 use std::rc::Rc;
@@ -105,18 +107,32 @@ impl Destination {
         }
     }
 
-    /// A connection to the endpoint at `index`.
-    pub async fn lease(&self, index: usize, way: Way) -> Result<Lease, ConnectError> {
-        let limits = &self.policy().limits;
-        let opening = Opening {
-            timeout: self.policy().timeouts.connect,
-            permit: &|| self.live.admit_connection(limits),
-            pending: &|| self.live.admit_pending(limits),
-        };
+    /// A connection to the endpoint at `index` that is there already.
+    #[must_use]
+    pub fn lease_at_once(&self, index: usize, way: Way) -> Option<Lease> {
         let pool = &self.pools[index];
         match way.hop {
-            Hop::Http1 => pool.http1(way.alone, &opening).await,
+            Hop::Http1 if way.alone => None,
+            Hop::Http1 => pool.idle_http1(),
+            Hop::MeshHttp2 | Hop::PlainHttp2 => pool.stream(&self.opening()),
+        }
+    }
+
+    /// A connection to the endpoint at `index`, opened for it.
+    pub async fn lease(&self, index: usize, way: Way) -> Result<Lease, ConnectError> {
+        let opening = self.opening();
+        let pool = &self.pools[index];
+        match way.hop {
+            Hop::Http1 => pool.fresh_http1(&opening).await,
             Hop::MeshHttp2 | Hop::PlainHttp2 => pool.http2(&opening).await,
+        }
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            timeout: self.policy().timeouts.connect,
+            limits: &self.policy().limits,
+            live: &self.live,
         }
     }
 }

@@ -7,65 +7,62 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use selvage_policy::classify::TransportFailure;
-use selvage_policy::service::{ConnectionPermit, PendingPermit};
+use selvage_policy::service::{ConnectionPermit, PendingPermit, ServiceState};
+use selvage_policy::snapshot::Limits;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Connected, Io, Peer, connect};
+use super::expiry::Expiry;
 use super::failure;
+use super::http2::{Answer, SEND_BUFFER, Shared, Stream};
+use crate::http::received::Received;
 use crate::http::replay::RequestBody;
 use crate::identity::Identity;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Inside;
 
-/// Streams on one HTTP/2 connection; at half of it a further connection is opened.
-pub const STREAMS: usize = 100;
-/// Bytes in flight per stream before the reader must have taken some.
-pub const STREAM_WINDOW: u32 = 256 * 1024;
-/// The connection's window holds all streams: one slow reader cannot starve the others.
-pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
-/// Response heads larger than this are refused.
-pub const HEADER_LIST: u32 = 64 * 1024;
-/// Bytes of one stream that wait for the socket.
-pub const SEND_BUFFER: usize = 64 * 1024;
-/// A silent HTTP/2 peer with requests in flight is asked, and given up.
-const PING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
 /// A peer that speaks HTTP/1.1 alone is asked again after this long: it may be another by then.
 const HTTP1_ONLY: Duration = Duration::from_secs(300);
 /// Connections that are opened in a row for one waiting request, where each closes at once.
 const OPENINGS: usize = 3;
 /// Idle HTTP/1 connections kept per endpoint and worker.
-const IDLE: usize = 128;
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-pub struct Here;
-
-impl<F> hyper::rt::Executor<F> for Here
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
+const IDLE: usize = 1024;
 
 /// What a connection is opened with.
+#[derive(Clone, Copy)]
 pub struct Opening<'a> {
     /// `timeouts.connect`.
     pub timeout: Option<Duration>,
-    /// A place under `limits.maxConnections`, or none.
-    pub permit: &'a dyn Fn() -> Option<ConnectionPermit>,
-    /// A place under `limits.maxPending` for the wait, or none.
-    pub pending: &'a dyn Fn() -> Option<PendingPermit>,
+    /// How many connections and waiting requests there may be.
+    pub limits: &'a Limits,
+    /// Whose they are.
+    pub live: &'a Arc<ServiceState>,
+}
+
+impl Opening<'_> {
+    /// A place under `limits.maxConnections`.
+    fn permit(&self) -> Result<ConnectionPermit, ConnectError> {
+        self.live
+            .admit_connection(self.limits)
+            .ok_or(ConnectError::Overflow)
+    }
+
+    /// A place under `limits.maxPending` for the wait.
+    fn pending(&self) -> Result<PendingPermit, ConnectError> {
+        self.live
+            .admit_pending(self.limits)
+            .ok_or(ConnectError::Overflow)
+    }
 }
 
 /// See the module.
@@ -94,28 +91,7 @@ impl fmt::Debug for Pool {
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     since: Instant,
-    expires: Option<SystemTime>,
-}
-
-/// One HTTP/2 connection.
-struct Shared {
-    sender: RefCell<http2::SendRequest<RequestBody>>,
-    streams: Cell<usize>,
-    /// Streams the peer lets us open, at most [`STREAMS`].
-    room: Rc<Cell<usize>>,
-    idle_since: Cell<Instant>,
-    expires: Option<SystemTime>,
-    served: Cell<bool>,
-}
-
-impl Shared {
-    fn is_usable(&self) -> bool {
-        !self.sender.borrow().is_closed() && !is_over(self.expires)
-    }
-}
-
-fn is_over(expires: Option<SystemTime>) -> bool {
-    expires.is_some_and(|expires| expires <= SystemTime::now())
+    expires: Expiry,
 }
 
 /// A connection being opened, for all who wait for it.
@@ -135,20 +111,10 @@ pub enum Lease {
         /// Whether it served before.
         reused: bool,
         /// The end of the peer's certificate.
-        expires: Option<SystemTime>,
+        expires: Expiry,
     },
     /// One stream among others.
     Http2(Stream),
-}
-
-/// A place among the streams of an HTTP/2 connection.
-pub struct Stream(Rc<Shared>);
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.idle_since.set(Instant::now());
-    }
 }
 
 /// A request that got no response.
@@ -198,37 +164,36 @@ impl Pool {
         .await
     }
 
-    /// A connection for one HTTP/1 request. `fresh`: one that served nothing before.
-    pub async fn http1(
-        self: &Rc<Self>,
-        fresh: bool,
-        opening: &Opening<'_>,
-    ) -> Result<Lease, ConnectError> {
-        if !fresh {
-            while let Some(Idle {
-                sender,
-                since: _,
-                expires,
-            }) = self.pop()
-            {
-                if sender.is_ready() && !is_over(expires) {
-                    return Ok(Lease::Http1 {
-                        pool: self.clone(),
-                        sender,
-                        reused: true,
-                        expires,
-                    });
-                }
+    /// An HTTP/1 connection that served before and is free.
+    pub fn idle_http1(self: &Rc<Self>) -> Option<Lease> {
+        let now = Instant::now();
+        while let Some(Idle {
+            sender,
+            since: _,
+            expires,
+        }) = self.pop()
+        {
+            if sender.is_ready() && !expires.is_over(now) {
+                return Some(Lease::Http1 {
+                    pool: self.clone(),
+                    sender,
+                    reused: true,
+                    expires,
+                });
             }
         }
-        // Boxed: connecting is rare, and its future is large.
-        Box::pin(self.fresh_http1(opening)).await
+        None
     }
 
-    async fn fresh_http1(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
-        let permit = (opening.permit)().ok_or(ConnectError::Overflow)?;
-        let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
+    /// An HTTP/1 connection that served nothing before.
+    pub async fn fresh_http1(
+        self: &Rc<Self>,
+        opening: &Opening<'_>,
+    ) -> Result<Lease, ConnectError> {
+        let permit = opening.permit()?;
+        let _pending = opening.pending()?;
         let Connected { io, expires, .. } = self.open(Inside::Http1, opening.timeout).await?;
+        let expires = Expiry::of(expires);
         let sender = self.drive_http1(io, permit).await?;
         Ok(Lease::Http1 {
             pool: self.clone(),
@@ -272,14 +237,7 @@ impl Pool {
     /// A stream on an HTTP/2 connection. All who come while one is being
     /// opened wait for that one.
     pub async fn http2(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
-        if let Some(stream) = self.stream(opening) {
-            return Ok(Lease::Http2(stream));
-        }
-        Box::pin(self.awaited_http2(opening)).await
-    }
-
-    async fn awaited_http2(self: &Rc<Self>, opening: &Opening<'_>) -> Result<Lease, ConnectError> {
-        let _pending = (opening.pending)().ok_or(ConnectError::Overflow)?;
+        let _pending = opening.pending()?;
         for _ in 0..OPENINGS {
             let connecting = self.connecting(opening)?;
             let woken = connecting.done.notified();
@@ -289,8 +247,8 @@ impl Pool {
             if let Some(Err(error)) = &*connecting.result.borrow() {
                 return Err(error.clone());
             }
-            if let Some(stream) = self.stream(opening) {
-                return Ok(Lease::Http2(stream));
+            if let Some(lease) = self.stream(opening) {
+                return Ok(lease);
             }
         }
         let closed = "it closes connections at once".to_owned();
@@ -298,23 +256,23 @@ impl Pool {
     }
 
     /// The least busy connection with room. One that is half full sends for another.
-    fn stream(self: &Rc<Self>, opening: &Opening<'_>) -> Option<Stream> {
+    pub fn stream(self: &Rc<Self>, opening: &Opening<'_>) -> Option<Lease> {
+        let now = Instant::now();
         let chosen = {
             let mut connections = self.http2.borrow_mut();
             // Requests in flight on what is dropped here keep it alive to their end.
-            connections.retain(|connection| connection.is_usable());
+            connections.retain(|connection| connection.is_usable(now));
             connections
                 .iter()
-                .filter(|connection| connection.streams.get() < connection.room.get())
-                .min_by_key(|connection| connection.streams.get())
+                .filter(|connection| connection.streams() < connection.room())
+                .min_by_key(|connection| connection.streams())
                 .cloned()
         }?;
-        if chosen.streams.get() * 2 >= chosen.room.get() {
+        if chosen.streams() * 2 >= chosen.room() {
             // At the limit of connections the ones there are go on filling.
             let _ = self.connecting(opening);
         }
-        chosen.streams.set(chosen.streams.get() + 1);
-        Some(Stream(chosen))
+        Some(Lease::Http2(chosen.stream()))
     }
 
     /// The connection being opened; opens one if there is none.
@@ -322,7 +280,7 @@ impl Pool {
         if let Some(connecting) = &*self.connecting.borrow() {
             return Ok(connecting.clone());
         }
-        let permit = (opening.permit)().ok_or(ConnectError::Overflow)?;
+        let permit = opening.permit()?;
         let connecting = Rc::new(Connecting {
             result: RefCell::default(),
             done: Notify::new(),
@@ -349,6 +307,7 @@ impl Pool {
             expires,
             inside,
         } = self.open(Inside::Http2, timeout).await?;
+        let expires = Expiry::of(expires);
         if inside == Inside::Http1 {
             self.http1_only.set(Some(Instant::now()));
             let sender = self.drive_http1(io, permit).await?;
@@ -359,32 +318,10 @@ impl Pool {
             });
             return Err(ConnectError::Http1Only(self.peer.address));
         }
-        let (sender, connection) = http2_builder()
-            .handshake(TokioIo::new(io))
+        let shared = Shared::open(io, expires, permit)
             .await
             .map_err(|error| ConnectError::Refused(self.peer.address, error.to_string()))?;
-        let room = Rc::new(Cell::new(STREAMS));
-        let told = room.clone();
-        tokio::task::spawn_local(async move {
-            let mut connection = connection;
-            let driven = poll_fn(|cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                told.set(connection.current_max_send_streams().clamp(1, STREAMS));
-                polled
-            });
-            if let Err(error) = driven.await {
-                tracing::debug!(%error, "upstream HTTP/2 connection");
-            }
-            drop(permit);
-        });
-        self.http2.borrow_mut().push(Rc::new(Shared {
-            sender: RefCell::new(sender),
-            streams: Cell::new(0),
-            room,
-            idle_since: Cell::new(Instant::now()),
-            expires,
-            served: Cell::new(false),
-        }));
+        self.http2.borrow_mut().push(shared);
         Ok(())
     }
 
@@ -397,79 +334,63 @@ impl Pool {
     pub fn tidy(&self) {
         let idle = self.idle.get().unwrap_or(Duration::MAX);
         let now = Instant::now();
-        self.http1
-            .borrow_mut()
-            .retain(|connection| now - connection.since < idle && !connection.sender.is_closed());
+        self.http1.borrow_mut().retain(|connection| {
+            connection.expires.look_again(now);
+            now - connection.since < idle
+                && !connection.sender.is_closed()
+                && !connection.expires.is_over(now)
+        });
         self.http2.borrow_mut().retain(|connection| {
-            let unused = connection.streams.get() == 0 && now - connection.idle_since.get() >= idle;
-            connection.is_usable() && !unused
+            let unused = connection
+                .idle_since()
+                .is_some_and(|since| now - since >= idle);
+            connection.look_again(now);
+            connection.is_usable(now) && !unused
         });
     }
 
     fn give_back(&self, idle: Idle) {
         let mut connections = self.http1.borrow_mut();
-        if connections.len() < IDLE && !idle.sender.is_closed() && !is_over(idle.expires) {
+        if connections.len() < IDLE && !idle.sender.is_closed() && !idle.expires.is_over(idle.since)
+        {
             connections.push(idle);
         }
     }
 }
 
-fn http2_builder() -> http2::Builder<Here> {
-    let mut builder = http2::Builder::new(Here);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_max_send_streams(STREAMS)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING[0])
-        .keep_alive_timeout(PING[1]);
-    builder
-}
-
 impl Lease {
-    /// Sends a request and waits for the head of its response.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Unsent> {
-        let reused = match self {
-            Self::Http1 { reused, .. } => *reused,
-            Self::Http2(stream) => stream.0.served.replace(true),
-        };
-        let result = match self {
-            Self::Http1 { sender, .. } => sender.try_send_request(request).await,
-            Self::Http2(stream) => {
-                let sent = stream.0.sender.borrow_mut().try_send_request(request);
-                sent.await
-            }
-        };
-        result.map_err(|mut error| {
-            // Handed back: not a byte of it was written.
-            let failure = if error.take_message().is_some() {
-                TransportFailure::Unprocessed
-            } else {
-                failure::sort(error.error(), reused && matches!(self, Self::Http1 { .. }))
-            };
-            Unsent {
-                failure,
-                reason: describe(error.error()),
-            }
-        })
+    /// Sends a request; what comes back is awaited apart.
+    ///
+    /// # Errors
+    /// Where the connection took nothing of it.
+    pub fn send(&mut self, request: Request<RequestBody>) -> Result<Sent, Unsent> {
+        match self {
+            Self::Http1 { sender, reused, .. } => Ok(Sent::Http1(
+                Box::pin(sender.try_send_request(request)),
+                *reused,
+            )),
+            Self::Http2(stream) => stream
+                .send(request)
+                .map(Sent::Http2)
+                .map_err(|error| Unsent {
+                    failure: TransportFailure::Unprocessed,
+                    reason: error.to_string(),
+                }),
+        }
     }
 
-    /// Gives an HTTP/1 connection back once its exchange is complete; an
-    /// HTTP/2 stream just ends.
-    pub fn give_back(self) {
-        let Self::Http1 {
-            pool,
-            mut sender,
-            reused: _,
-            expires,
-        } = self
-        else {
-            return;
+    /// The response has come whole. Where the request has too (`complete`), an
+    /// HTTP/1 connection goes back to its pool.
+    pub fn answered(self, complete: bool) {
+        let (pool, mut sender, expires) = match self {
+            Self::Http2(stream) => return stream.answered(),
+            Self::Http1 { .. } if !complete => return,
+            Self::Http1 {
+                pool,
+                sender,
+                reused: _,
+                expires,
+            } => (pool, sender, expires),
         };
         if sender.is_ready() {
             pool.give_back(Idle {
@@ -489,6 +410,49 @@ impl Lease {
                 });
             }
         });
+    }
+}
+
+/// What hyper's HTTP/1 client promises.
+type Promised =
+    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>>>;
+
+/// A request that was sent: the head of its response, once that is there.
+pub enum Sent {
+    /// On an HTTP/1 connection, and whether that served before.
+    Http1(Promised, bool),
+    /// On a stream of HTTP/2.
+    Http2(Answer),
+}
+
+impl Future for Sent {
+    type Output = Result<Response<Received>, Unsent>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Http1(promised, reused) => {
+                let answered = ready!(promised.as_mut().poll(cx));
+                Poll::Ready(match answered {
+                    Ok(response) => Ok(response.map(Received::Http1)),
+                    Err(mut error) => {
+                        // Handed back: not a byte of it was written.
+                        let failure = if error.take_message().is_some() {
+                            TransportFailure::Unprocessed
+                        } else {
+                            failure::sort(error.error(), *reused)
+                        };
+                        Err(Unsent {
+                            failure,
+                            reason: describe(error.error()),
+                        })
+                    }
+                })
+            }
+            Self::Http2(answer) => Pin::new(answer).poll(cx).map_err(|error| Unsent {
+                failure: failure::sort_h2(&error),
+                reason: error.to_string(),
+            }),
+        }
     }
 }
 
