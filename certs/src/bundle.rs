@@ -2,12 +2,14 @@
 //!
 //! A bundle is a value with an epoch; who fetches it and when it changes is known elsewhere.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use crate::id::TrustDomain;
+use crate::proven::Proven;
 use crate::{hex, leaf, pem};
 
 /// Most roots a bundle may hold: an old and a new one, with room for a foreign CA or two.
@@ -36,6 +38,8 @@ pub struct TrustBundle {
     trust_domain: TrustDomain,
     epoch: u64,
     roots: Vec<Root>,
+    /// Chains that were found to lead to these roots.
+    proven: Arc<Proven>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +74,7 @@ impl TrustBundle {
             trust_domain,
             epoch,
             roots,
+            proven: Arc::default(),
         })
     }
 
@@ -81,6 +86,10 @@ impl TrustBundle {
     ) -> Result<Self, InvalidTrustBundle> {
         let roots = pem::certificates(text, ROOTS).ok_or(InvalidTrustBundle::TooManyOrMalformed)?;
         Self::from_der(trust_domain, epoch, roots)
+    }
+
+    pub(crate) fn proven(&self) -> &Proven {
+        &self.proven
     }
 
     /// Whose roots these are.
@@ -117,6 +126,12 @@ impl TrustBundle {
         ends.max().expect("a bundle holds at least one root")
     }
 
+    /// The next end of a root that is valid at `now`.
+    pub(crate) fn next_end(&self, now: SystemTime) -> Option<SystemTime> {
+        let ends = self.roots.iter().map(|root| root.not_after);
+        ends.filter(|end| now <= *end).min()
+    }
+
     /// The roots valid at `now`: webpki itself does not look at the life of an anchor.
     pub(crate) fn anchors(&self, now: SystemTime) -> Vec<TrustAnchor<'_>> {
         let alive = self
@@ -139,6 +154,7 @@ impl TrustBundle {
             trust_domain: self.trust_domain.clone(),
             epoch: self.epoch,
             roots: Vec::new(),
+            proven: Arc::default(),
         }
     }
 }

@@ -14,7 +14,8 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsag
 
 use crate::bundle::TrustBundle;
 use crate::id::SpiffeId;
-use crate::leaf::{CERTIFICATE_BYTES, InvalidSvid, Leaf};
+use crate::leaf::{CERTIFICATE_BYTES, InvalidSvid, Leaf, certificate, validity};
+use crate::proven::Proven;
 use crate::time::to_unix_time;
 
 /// Most certificates that may follow the leaf. With webpki's own budget it bounds the work of one
@@ -114,7 +115,13 @@ pub(crate) fn verify(
     if sizes.any(|size| size > CERTIFICATE_BYTES) {
         return Err(InvalidSvid::TooLarge.into());
     }
-    verify_path(leaf_der, intermediates, bundle, now)?;
+    let path = Proven::digest(leaf_der, intermediates);
+    if !bundle.proven().holds(&path, now) {
+        verify_path(leaf_der, intermediates, bundle, now)?;
+        if let Some(until) = first_end(leaf_der, intermediates, bundle, now) {
+            bundle.proven().keep(path, now..=until);
+        }
+    }
     let leaf = Leaf::parse(leaf_der)?;
     if !leaf.id.is_in(bundle.trust_domain()) {
         return Err(RefusedPeer::ForeignTrustDomain(leaf.id));
@@ -129,6 +136,21 @@ pub(crate) fn verify(
             not_after: leaf.not_after,
         }),
     }
+}
+
+/// The first end among a path's certificates and the bundle's roots.
+fn first_end(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let mut first = bundle.next_end(now)?;
+    for der in std::iter::once(leaf).chain(intermediates) {
+        let (_, end) = validity(&certificate(der).ok()?);
+        first = first.min(end);
+    }
+    Some(first)
 }
 
 fn verify_path(

@@ -30,6 +30,9 @@ mod bundle;
 // whether a peer is who it must be
 mod chain;
 
+// chains verified lately
+mod proven;
+
 // the same, as rustls asks it
 mod verifier;
 
