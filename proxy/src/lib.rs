@@ -55,6 +55,12 @@ pub mod config;
 // What a caller is told when the application did not answer.
 pub mod error;
 
+// The time, looked at once per wake-up.
+pub mod clock;
+
+// Timers that are lent out.
+pub mod timers;
+
 // The gRPC stubs of the control plane.
 mod stubs;
 

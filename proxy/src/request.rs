@@ -20,13 +20,13 @@ use selvage_policy::flag::Flag;
 use selvage_policy::path;
 use selvage_policy::retry::{Attempts, Next};
 use selvage_policy::snapshot::Protocol;
-use tokio::time::Instant;
 
 use self::answer::{answer, refuse};
 use self::outgoing::Outgoing;
 use self::record::Record;
 use self::send::attempt;
 use crate::accept::Purpose;
+use crate::clock;
 use crate::error::ProxyError;
 use crate::http::CLIENT_CERTIFICATE;
 use crate::http::body::ResponseBody;
@@ -170,7 +170,7 @@ async fn exchange(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let policy = destination.policy();
-    let now = Instant::now().into_std();
+    let now = clock::recent().into_std();
     let mut attempts = Attempts::begin(policy, &outgoing.method, outgoing.grpc);
     let kept = worker.shared.settings.replay_bytes;
     outgoing.bounded_by(policy, &attempts, kept, now);
@@ -188,7 +188,7 @@ async fn exchange(
             tried.error = ProxyError::new(Flag::BadRequest, "the caller broke off its request");
         }
         record.tried(destination, &mut tried, attempts.tries());
-        let now = Instant::now().into_std();
+        let now = clock::recent().into_std();
         let budget = destination.live.budget();
         let next =
             worker.with_rng(|rng| attempts.after(&tried.ended(outgoing), limit, budget, now, rng));
@@ -205,6 +205,7 @@ async fn exchange(
                 drop(tried);
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
+                    let _ = clock::now();
                 }
             }
         }
@@ -243,8 +244,11 @@ fn canonicalize(request: &mut Request<Received>, strict: bool) -> Result<(), Pro
 /// The headers a deadline is read from, before they are taken off.
 fn deadline_headers(request: &Request<Received>) -> http::HeaderMap {
     let mut kept = http::HeaderMap::new();
-    for name in [deadline::GRPC_TIMEOUT, deadline::DEADLINE_MS] {
-        if let Some(value) = request.headers().get(&name) {
+    // One pass: a lookup for each costs more, and most requests have neither.
+    for (name, value) in request.headers() {
+        if (*name == deadline::GRPC_TIMEOUT || *name == deadline::DEADLINE_MS)
+            && !kept.contains_key(name)
+        {
             kept.insert(name, value.clone());
         }
     }

@@ -77,6 +77,10 @@ pub fn strip_untrusted(headers: &mut HeaderMap) {
 /// whatever `Connection` says, and stay. Allocates only when `Connection`
 /// names a field that is not removed anyway.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Looked for in one pass: most messages hold none, and a lookup by name costs a hash each.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -88,7 +92,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    // Looked for in one pass: most messages hold none, and a lookup by name costs a hash each.
     let found = found(headers, is_hop_by_hop);
     let trailers = found.iter().flatten().any(|name| *name == TE)
         && headers.get_all(TE).iter().any(wants_trailers);

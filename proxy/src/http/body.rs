@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::clean;
 use super::received::{ReceiveError, Received};
 use super::replay::Activity;
+use crate::clock;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +235,7 @@ impl Body for ResponseBody {
                 }
             }
             Poll::Ready(None) => {
+                let _ = clock::now();
                 this.finish(End::Complete, None);
                 Poll::Ready(None)
             }
@@ -243,11 +245,12 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = clean(frame);
+                let now = clock::now();
                 if let Some(ending) = &this.ending {
                     ending.moved();
                 }
                 if let Some((_, activity)) = &this.patience.idle {
-                    activity.touch();
+                    activity.touch(now);
                 }
                 if let Some(data) = frame.data_ref() {
                     this.bytes += data.len() as u64;

@@ -56,27 +56,55 @@ pub fn sanitize<B>(
     let wire = request.version();
     let authority = authority(request)?;
     let headers = request.headers_mut();
-    check_coding(headers, wire)?;
-    let expects_continue = expectation(headers)?;
-    let upgrade = if wire == Version::HTTP_11 {
+    let seen = Seen::of(headers);
+    if seen.coding {
+        check_coding(headers, wire)?;
+    }
+    let expects_continue = seen.expect && expectation(headers)?;
+    let upgrade = if wire == Version::HTTP_11 && seen.upgrade {
         upgrade(headers)
     } else {
         None
     };
-    let version = if from_mesh {
+    let version = if from_mesh && seen.version {
         original_version(headers, wire)
     } else {
         wire
     };
     strip_hop_by_hop(headers);
     strip_untrusted(headers);
-    headers.remove(EXPECT);
+    if seen.expect {
+        headers.remove(EXPECT);
+    }
     Ok(Asked {
         authority,
         upgrade,
         expects_continue,
         version,
     })
+}
+
+/// Which of the fields that are asked about here a head has: one pass over the
+/// names costs less than a lookup for each, and most heads have none.
+#[derive(Default)]
+struct Seen {
+    coding: bool,
+    expect: bool,
+    upgrade: bool,
+    version: bool,
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            seen.coding |= *name == TRANSFER_ENCODING;
+            seen.expect |= *name == EXPECT;
+            seen.upgrade |= *name == UPGRADE;
+            seen.version |= *name == VERSION;
+        }
+        seen
+    }
 }
 
 fn check_target(uri: &Uri, method: &Method, limit: usize) -> Result<(), ProxyError> {

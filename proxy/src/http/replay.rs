@@ -18,21 +18,22 @@ use tokio::time::Instant;
 use super::body::BodyError;
 use super::clean;
 use super::received::Received;
+use crate::clock;
 
 /// When a byte last moved in either direction of an exchange.
 #[derive(Debug)]
 pub struct Activity(Cell<Instant>);
 
 impl Activity {
-    /// An exchange that begins now.
+    /// An exchange that has just begun.
     #[must_use]
     pub fn new() -> Rc<Self> {
-        Rc::new(Self(Cell::new(Instant::now())))
+        Rc::new(Self(Cell::new(clock::recent())))
     }
 
-    /// A byte moved.
-    pub fn touch(&self) {
-        self.0.set(Instant::now());
+    /// A byte moved, at `now`.
+    pub fn touch(&self, now: Instant) {
+        self.0.set(now);
     }
 
     /// When the last one did.
@@ -245,7 +246,7 @@ impl Reader {
             }
             Some(Ok(frame)) => {
                 let frame = clean(frame);
-                shared.activity.touch();
+                shared.activity.touch(clock::now());
                 shared.keep(&frame);
                 self.next = shared.kept.len();
                 self.ended = frame.is_trailers();

@@ -1,7 +1,9 @@
 //! The time one try may take, and which limit ran out.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use selvage_policy::snapshot::Timeouts;
@@ -9,6 +11,7 @@ use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
 use crate::http::replay::Activity;
+use crate::timers::Timers;
 
 /// Which limit ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,20 +25,27 @@ pub(super) enum Expired {
 }
 
 /// The limits of one try.
-pub(super) struct Limits {
+pub(super) struct Limits<'t> {
     this_try: Option<Instant>,
     deadline: Option<Instant>,
     idle: Option<Duration>,
     activity: Rc<Activity>,
+    timers: &'t Timers,
 }
 
-impl Limits {
-    pub(super) fn of(timeouts: &Timeouts, outgoing: &Outgoing, now: Instant) -> Self {
+impl<'t> Limits<'t> {
+    pub(super) fn of(
+        timeouts: &Timeouts,
+        outgoing: &Outgoing,
+        timers: &'t Timers,
+        now: Instant,
+    ) -> Self {
         Self {
             this_try: timeouts.backend_request.map(|limit| now + limit),
             deadline: outgoing.deadline.0.map(Instant::from_std),
             idle: timeouts.idle,
             activity: outgoing.activity.clone(),
+            timers,
         }
     }
 
@@ -66,19 +76,22 @@ impl Limits {
         &self,
         mut waited: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Expired> {
-        loop {
-            let Some(next) = self.next() else {
-                return Ok(waited.await);
-            };
-            tokio::select! {
-                biased;
-                done = &mut waited => return Ok(done),
-                () = tokio::time::sleep_until(next) => {
-                    if let Some(expired) = self.expired(Instant::now()) {
-                        return Err(expired);
-                    }
+        let mut timer = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = waited.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            loop {
+                let Some(next) = self.next() else {
+                    return Poll::Pending;
+                };
+                let timer = timer.get_or_insert_with(|| self.timers.lend(next));
+                ready!(timer.poll(next, cx));
+                if let Some(expired) = self.expired(Instant::now()) {
+                    return Poll::Ready(Err(expired));
                 }
             }
-        }
+        })
+        .await
     }
 }

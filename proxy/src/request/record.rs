@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::outgoing::Outgoing;
 use super::send::{Tried, learn};
 use crate::accept::Purpose;
+use crate::clock;
 use crate::error::ProxyError;
 use crate::http::body::{End, Ending};
 use crate::http::door::DoorBell;
@@ -101,7 +102,7 @@ impl Downstream {
             bell.response_ended();
         }
         self.streams.set(self.streams.get() - 1);
-        self.moved.set(Instant::now());
+        self.moved.set(clock::recent());
     }
 }
 
@@ -153,7 +154,7 @@ impl Record {
         Box::new(Self {
             worker: worker.clone(),
             downstream: downstream.clone(),
-            begun: Instant::now(),
+            begun: clock::now(),
             series,
             destination: None,
             status: CLIENT_CLOSED_REQUEST,
@@ -303,6 +304,12 @@ impl Record {
     fn conclude(&mut self, end: End, trailers: Option<&HeaderMap>, sent: u64) {
         self.done = true;
         self.owe(false);
+        // Where it came to its end somebody has just looked.
+        let now = if end == End::Complete {
+            clock::recent()
+        } else {
+            clock::now()
+        };
         if let Some(status) = trailers.and_then(grpc_status).filter(|_| self.grpc) {
             self.grpc_status = Some(status);
         }
@@ -319,7 +326,7 @@ impl Record {
             End::TimedOut => self.flag = self.flag.or(Some(Flag::Timeout)),
             End::Caller => {}
         }
-        let duration = self.begun.elapsed();
+        let duration = now.saturating_duration_since(self.begun);
         let series = self.series.clone().unwrap_or_else(|| self.unknown());
         series.record(
             self.worker.index,
@@ -390,7 +397,7 @@ impl Record {
 
 impl Ending for Record {
     fn moved(&self) {
-        self.downstream.moved.set(Instant::now());
+        self.downstream.moved.set(clock::recent());
         self.owe(true);
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::limits::{Expired, Limits};
 use super::outgoing::Outgoing;
+use crate::clock;
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
 use crate::http::received::{ReceiveError, Received};
@@ -112,7 +113,7 @@ pub(super) async fn attempt(
     attempts: &mut Attempts,
     outgoing: &Outgoing,
 ) -> Result<Tried, ProxyError> {
-    let now = Instant::now();
+    let now = clock::recent();
     let picked = worker
         .with_rng(|rng| {
             destination.pick(attempts.tried(), attempts.retryable(), now.into_std(), rng)
@@ -127,14 +128,20 @@ pub(super) async fn attempt(
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);
     }
-    let limits = Limits::of(&destination.policy().timeouts, outgoing, now);
+    let limits = Limits::of(
+        &destination.policy().timeouts,
+        outgoing,
+        &worker.timers,
+        now,
+    );
     let sent = {
         let sending = pin!(send(destination, outgoing, index, &limits));
         probing(worker, destination, &mut in_flight, sending).await
     };
+    let now = clock::now();
     let tried = match sent {
         Ok(answered) => {
-            in_flight.first_byte(Instant::now().into_std());
+            in_flight.first_byte(now.into_std());
             judge(answered, outgoing, index, in_flight, &limits).await
         }
         Err(Failure::Ours(error)) => return Err(error),
@@ -179,7 +186,7 @@ pub(super) fn learn(
     report: &Report,
 ) {
     let breaker = &destination.policy().breaker;
-    let now = Instant::now().into_std();
+    let now = clock::recent().into_std();
     let transition = worker.with_rng(|rng| in_flight.observe(report, breaker, now, rng));
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);
@@ -190,7 +197,7 @@ async fn send(
     destination: &Destination,
     outgoing: &Outgoing,
     index: usize,
-    limits: &Limits,
+    limits: &Limits<'_>,
 ) -> Result<Box<Answered>, Failure> {
     let mut way = destination.way(index, &outgoing.asked);
     let mut lease = match destination.lease_at_once(index, way) {
@@ -199,7 +206,7 @@ async fn send(
         None => Box::pin(connect(destination, outgoing, index, &mut way, limits)).await?,
     };
     let request = outgoing
-        .request(destination, way, Instant::now())
+        .request(destination, way, clock::now())
         .map_err(Failure::Ours)?;
     let unsent = |Unsent { failure, reason }| Failure::Upstream(failure, reason);
     let mut sent = lease.send(request).map_err(unsent)?;
@@ -246,7 +253,7 @@ async fn send(
 /// Waits for an answer to a request whose body waits for `100 Continue`.
 async fn gated(
     gate: &Gate,
-    limits: &Limits,
+    limits: &Limits<'_>,
     sent: &mut Sent,
 ) -> Result<Result<Response<Received>, Unsent>, Expired> {
     let mut sending = pin!(limits.within(Pin::new(sent)));
@@ -266,7 +273,7 @@ async fn connect(
     outgoing: &Outgoing,
     index: usize,
     way: &mut Way,
-    limits: &Limits,
+    limits: &Limits<'_>,
 ) -> Result<Lease, Failure> {
     let mut leased = limits.within(pin!(destination.lease(index, *way))).await;
     if let Ok(Err(ConnectError::Http1Only(_))) = leased {
@@ -289,7 +296,7 @@ async fn judge(
     outgoing: &Outgoing,
     index: usize,
     in_flight: InFlight,
-    limits: &Limits,
+    limits: &Limits<'_>,
 ) -> Tried {
     let waits_for_status = outgoing.grpc
         && outgoing.peeks
@@ -298,7 +305,9 @@ async fn judge(
         && outgoing.body.is_complete();
     if waits_for_status {
         let decides = in_flight.probe_deadline().map(Instant::from_std);
-        match Box::pin(peek(&mut answered, decides, limits)).await {
+        let peeked = Box::pin(peek(&mut answered, decides, limits)).await;
+        let _ = clock::now();
+        match peeked {
             Ok(()) => {}
             Err(Peek::Broken(error)) => {
                 let error = ProxyError::new(Flag::Reset, error.to_string());
@@ -335,7 +344,7 @@ enum Peek {
 async fn peek(
     answered: &mut Answered,
     decides: Option<Instant>,
-    limits: &Limits,
+    limits: &Limits<'_>,
 ) -> Result<(), Peek> {
     let mut frame = answered.response.body_mut().frame();
     let peeking = limits.within(Pin::new(&mut frame));

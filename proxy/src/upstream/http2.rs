@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::connect::Io;
 use super::expiry::Expiry;
+use crate::clock;
 use crate::http::received::Received;
 use crate::http::replay::RequestBody;
 use crate::http::stream::{Pinger, Pump};
@@ -66,7 +67,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let state = &self.connection.state;
         state.streams.set(state.streams.get() - 1);
-        self.connection.idle_since.set(Instant::now());
+        self.connection.idle_since.set(clock::recent());
         if let Some(sending) = &self.sending {
             sending.abort();
         }

@@ -25,6 +25,7 @@ use super::connect::{ConnectError, Connected, Io, Peer, connect};
 use super::expiry::Expiry;
 use super::failure;
 use super::http2::{Answer, SEND_BUFFER, Shared, Stream};
+use crate::clock;
 use crate::http::received::Received;
 use crate::http::replay::RequestBody;
 use crate::identity::Identity;
@@ -166,7 +167,7 @@ impl Pool {
 
     /// An HTTP/1 connection that served before and is free.
     pub fn idle_http1(self: &Rc<Self>) -> Option<Lease> {
-        let now = Instant::now();
+        let now = clock::recent();
         while let Some(Idle {
             sender,
             since: _,
@@ -257,7 +258,7 @@ impl Pool {
 
     /// The least busy connection with room. One that is half full sends for another.
     pub fn stream(self: &Rc<Self>, opening: &Opening<'_>) -> Option<Lease> {
-        let now = Instant::now();
+        let now = clock::recent();
         let chosen = {
             let mut connections = self.http2.borrow_mut();
             // Requests in flight on what is dropped here keep it alive to their end.
@@ -395,7 +396,7 @@ impl Lease {
         if sender.is_ready() {
             pool.give_back(Idle {
                 sender,
-                since: Instant::now(),
+                since: clock::recent(),
                 expires,
             });
             return;
