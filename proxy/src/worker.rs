@@ -27,6 +27,7 @@ use crate::discovery::{Missing, View};
 use crate::error::ProxyError;
 use crate::lifecycle::Direction;
 use crate::telemetry::metrics::{Counter, Decision, HttpSeries, TcpSeries};
+use crate::timers::Timers;
 use crate::upstream::Destination;
 use crate::upstream::connect::Peer;
 use crate::upstream::pool::Pool;
@@ -70,6 +71,8 @@ pub struct Worker {
     pub index: usize,
     /// What it shares.
     pub shared: Arc<Shared>,
+    /// Timers for its requests.
+    pub timers: Timers,
     rng: RefCell<fastrand::Rng>,
     resolved: RefCell<Resolved>,
     pools: RefCell<HashMap<EndpointKey, Rc<Pool>>>,
@@ -105,6 +108,7 @@ impl Worker {
             format!("{}/{}", shared.workload.namespace, shared.workload.service).into();
         let mut worker = Self {
             index,
+            timers: Timers::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             resolved: RefCell::default(),
             pools: RefCell::default(),
@@ -362,6 +366,7 @@ impl Worker {
             port: port.port.clone(),
             live: live.state.clone(),
             states: port.states.clone(),
+            rotation: port.rotation.clone(),
             pools: port
                 .port
                 .endpoints
@@ -452,10 +457,10 @@ impl Worker {
                     .service(&key.service)
                     .and_then(|live| live.port(key.port));
                 known.is_some_and(|port| {
-                    port.port
-                        .endpoints
-                        .iter()
-                        .any(|endpoint| endpoint.key == *key)
+                    let endpoints = &port.port.endpoints;
+                    // They are in the order of their keys.
+                    let found = endpoints.binary_search_by(|endpoint| endpoint.key.cmp(key));
+                    found.is_ok()
                 }) || self.apps.iter().any(|app| app.states[0].key() == key)
             });
         }

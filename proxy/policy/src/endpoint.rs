@@ -12,20 +12,23 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::breaker::{
-    Breaker, BreakerState, GENERATIONS, Observation, PROBE_DECIDES_WITHIN, Record, State, Ticket,
-    Transition,
+    Breaker, BreakerState, GENERATIONS, Observation, Record, State, Ticket, Transition,
 };
-use crate::classify::{Class, Outcome, TransportFailure, classify};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Listing, Place};
 use crate::ewma::PeakEwma;
+use crate::since;
 use crate::snapshot::{BreakerPolicy, EndpointKey};
+
+mod in_flight;
+
+pub use in_flight::{InFlight, Report};
 
 /// What is known of one endpoint beside the Snapshot.
 #[derive(Debug)]
 pub struct EndpointState {
     key: EndpointKey,
-    epoch: Instant,
     crowd: Arc<Crowd>,
+    place: Place,
     pending: AtomicU32,
     load: PeakEwma,
     verdict: AtomicU64,
@@ -55,18 +58,18 @@ mod verdict {
 }
 
 impl EndpointState {
-    /// The state of an endpoint nothing is known of. `epoch` is no later than any `now` that follows.
+    /// The state of an endpoint of `crowd`, of which nothing is known yet.
     #[must_use]
-    pub fn new(key: EndpointKey, crowd: Arc<Crowd>, epoch: Instant) -> Self {
+    pub fn new(key: EndpointKey, crowd: Arc<Crowd>) -> Self {
         Self {
             key,
-            epoch,
-            crowd,
+            place: Place::default(),
             pending: AtomicU32::new(0),
-            load: PeakEwma::new(epoch),
+            load: PeakEwma::new(crowd.epoch()),
             verdict: AtomicU64::new(verdict::CLOSED),
-            record: Record::new(epoch),
+            record: Record::new(crowd.epoch()),
             breaker: Mutex::new(Breaker::default()),
+            crowd,
         }
     }
 
@@ -98,18 +101,25 @@ impl EndpointState {
     /// weight relative to the mean: one of double weight bears double load.
     #[must_use]
     pub fn cost(&self, share: f64, now: Instant) -> f64 {
-        self.load.cost(now) * (f64::from(self.pending()) / share + 1.0)
+        self.cost_at(share, self.millis(now))
+    }
+
+    /// The same; `now` in milliseconds since the crowd's epoch.
+    pub(crate) fn cost_at(&self, share: f64, now: u64) -> f64 {
+        self.load.cost_at(now) * (f64::from(self.pending()) / share + 1.0)
     }
 
     pub(crate) fn standing(&self, now: Instant) -> Standing {
+        #[cfg(test)]
+        crate::testing::looked();
         let packed = self.verdict.load(Ordering::Acquire);
-        let at = packed >> (verdict::KIND_BITS + verdict::GENERATION_BITS);
-        let now = self.millis(now);
-        match kind(packed) {
-            verdict::CLOSED => {
-                let generation = (packed >> verdict::KIND_BITS) as u32 % GENERATIONS;
-                Standing::Closed { generation }
-            }
+        let kind = kind(packed);
+        if kind == verdict::CLOSED {
+            let generation = (packed >> verdict::KIND_BITS) as u32 % GENERATIONS;
+            return Standing::Closed { generation };
+        }
+        let (at, now) = (moment(packed), self.millis(now));
+        match kind {
             verdict::OPEN if at <= now => Standing::Vacant {
                 waited: Duration::from_millis(now - at),
             },
@@ -203,6 +213,23 @@ impl EndpointState {
         self.publish(&breaker);
     }
 
+    /// Where the crowd seats it.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What the crowd's roll says of it.
+    pub(crate) fn listing(&self) -> Listing {
+        let packed = self.verdict.load(Ordering::Acquire);
+        match kind(packed) {
+            verdict::CLOSED => Listing::Closed,
+            verdict::TAKEN => Listing::Probed,
+            _ => Listing::Waits {
+                from: moment(packed),
+            },
+        }
+    }
+
     /// Called with the lock held, so that verdicts appear in the order of states.
     fn publish(&self, breaker: &Breaker) {
         let (kind, at) = match breaker.inside() {
@@ -219,13 +246,15 @@ impl EndpointState {
         };
         let generation = u64::from(breaker.generation());
         let packed = (at << verdict::GENERATION_BITS | generation) << verdict::KIND_BITS | kind;
-        self.verdict.store(packed, Ordering::Release);
+        // Most failures change nothing, and then the crowd's lock is left alone.
+        if self.verdict.swap(packed, Ordering::AcqRel) != packed {
+            self.crowd.list(&self.place, self.listing());
+        }
     }
 
     fn millis(&self, at: Instant) -> u64 {
         const LARGEST: u64 = (1 << 40) - 2;
-        let elapsed = at.saturating_duration_since(self.epoch).as_millis();
-        u64::try_from(elapsed).unwrap_or(LARGEST).min(LARGEST)
+        since::millis(self.crowd.epoch(), at).min(LARGEST)
     }
 }
 
@@ -241,136 +270,8 @@ const fn kind(packed: u64) -> u64 {
     packed & ((1 << verdict::KIND_BITS) - 1)
 }
 
-/// What one try ended in.
-#[derive(Debug, Clone, Copy)]
-pub struct Report {
-    /// What it says of the endpoint.
-    pub class: Class,
-    /// Whether this proxy itself could not connect to it.
-    pub could_not_connect: bool,
-    /// How long the endpoint asked to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-impl Report {
-    /// Classifies an outcome.
-    #[must_use]
-    pub fn of(outcome: &Outcome, retry_after: Option<Duration>) -> Self {
-        let could_not_connect = matches!(outcome, Outcome::Transport(TransportFailure::Connect));
-        Self {
-            class: classify(outcome),
-            could_not_connect,
-            retry_after,
-        }
-    }
-}
-
-/// A try in flight: counts as pending until dropped, and holds the slot of a
-/// HalfOpen breaker until it decides or is dropped undecided.
-#[derive(Debug)]
-pub struct InFlight {
-    state: Arc<EndpointState>,
-    ticket: Ticket,
-    started: Instant,
-    latency: Option<Duration>,
-    observed: bool,
-}
-
-impl InFlight {
-    fn new(state: &Arc<EndpointState>, ticket: Ticket, now: Instant) -> Self {
-        state.pending.fetch_add(1, Ordering::Relaxed);
-        Self {
-            state: Arc::clone(state),
-            ticket,
-            started: now,
-            latency: None,
-            observed: false,
-        }
-    }
-
-    /// The endpoint it goes to.
-    #[must_use]
-    pub const fn endpoint(&self) -> &Arc<EndpointState> {
-        &self.state
-    }
-
-    /// Whether it decides a HalfOpen breaker.
-    #[must_use]
-    pub const fn is_probe(&self) -> bool {
-        self.ticket.is_probe()
-    }
-
-    /// When an undecided probe has failed: the proxy then observes a
-    /// [`Class::HardFailure`] and lets the request itself go on.
-    #[must_use]
-    pub fn probe_deadline(&self) -> Option<Instant> {
-        (self.is_probe() && !self.observed).then(|| self.started + PROBE_DECIDES_WITHIN)
-    }
-
-    /// Takes the latency, at the first byte of the response. Only the first call counts.
-    pub fn first_byte(&mut self, now: Instant) {
-        if self.latency.is_none() {
-            let latency = now.saturating_duration_since(self.started);
-            self.latency = Some(latency);
-            self.state.load.sample(latency, now);
-        }
-    }
-
-    /// Learns from how the try ended: at its response headers, or later where
-    /// the class comes later (gRPC trailers). Only the first call counts.
-    /// A success in a Closed breaker takes no lock.
-    pub fn observe(
-        &mut self,
-        report: &Report,
-        policy: &BreakerPolicy,
-        now: Instant,
-        rng: &mut fastrand::Rng,
-    ) -> Option<Transition> {
-        if std::mem::replace(&mut self.observed, true) {
-            return None;
-        }
-        if !self.is_probe() {
-            let sent_in = Standing::Closed {
-                generation: self.ticket.generation,
-            };
-            if self.state.standing(now) != sent_in {
-                return None;
-            }
-            match report.class {
-                Class::Success => {
-                    self.state.record.success(now);
-                    return None;
-                }
-                Class::Neutral => return None,
-                Class::Failure | Class::HardFailure | Class::Throttled => {}
-            }
-        }
-        if report.class == Class::Throttled || report.class.is_failure() {
-            self.state.load.penalize(report.retry_after, now);
-        }
-        let Report {
-            class,
-            could_not_connect,
-            ..
-        } = *report;
-        let observation = Observation {
-            ticket: self.ticket,
-            class,
-            could_not_connect,
-        };
-        self.state
-            .observe(observation, self.latency, policy, now, rng)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.state.pending.fetch_sub(1, Ordering::Relaxed);
-        if self.is_probe() && !self.observed {
-            // Without a clock here: vacant since it was taken, which only makes the next probe sooner.
-            self.state.release(self.ticket, self.started);
-        }
-    }
+const fn moment(packed: u64) -> u64 {
+    packed >> (verdict::KIND_BITS + verdict::GENERATION_BITS)
 }
 
 #[cfg(test)]

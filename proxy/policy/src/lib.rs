@@ -37,8 +37,11 @@ pub mod table;
 // The live state of one service: limits and retry budget.
 pub mod service;
 
-// How many endpoints of one port are out of rotation.
+// How many endpoints of one port are out of rotation, and which.
 pub mod crowd;
+
+// The endpoints a registry offers, laid out for draws by chance.
+pub mod rotation;
 
 // Which endpoint takes the next try.
 pub mod balance;
@@ -64,6 +67,8 @@ pub mod budget;
 // The names of what went wrong, as callers, logs and metrics see them.
 pub mod flag;
 
+mod marks;
 mod ring;
+mod since;
 #[cfg(test)]
 mod testing;

@@ -9,6 +9,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::since;
+
 /// Counts events in slices of equal width.
 #[derive(Debug)]
 pub(crate) struct Ring<const N: usize> {
@@ -29,7 +31,7 @@ fn join(tick: u32, count: u32) -> u64 {
 }
 
 fn nanos(width: Duration) -> u64 {
-    u64::try_from(width.as_nanos()).unwrap_or(u64::MAX).max(1)
+    since::nanos(width).max(1)
 }
 
 impl<const N: usize> Ring<N> {
@@ -83,8 +85,8 @@ impl<const N: usize> Ring<N> {
     }
 
     fn tick(&self, now: Instant) -> u32 {
-        let elapsed = now.saturating_duration_since(self.start).as_nanos();
-        (elapsed / u128::from(self.width.load(Ordering::Relaxed))) as u32
+        let elapsed = since::nanos(now.saturating_duration_since(self.start));
+        (elapsed / self.width.load(Ordering::Relaxed)) as u32
     }
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::crowd::Crowd;
 use crate::endpoint::EndpointState;
+use crate::rotation::Rotation;
 use crate::service::ServiceState;
 use crate::snapshot::{EndpointKey, Service, ServiceName, ServicePort, Snapshot};
 
@@ -56,6 +57,34 @@ pub struct LivePort {
     pub port: Arc<ServicePort>,
     /// In the order of `port.endpoints`.
     pub states: Vec<Arc<EndpointState>>,
+    /// Those of them that are offered, as a balancer wants them.
+    pub rotation: Arc<Rotation>,
+}
+
+impl LivePort {
+    /// A port with states of its own, as nothing else knows it. `epoch` is no
+    /// later than any `now` that follows.
+    #[must_use]
+    pub fn alone(port: Arc<ServicePort>, epoch: Instant) -> Self {
+        let crowd = Arc::new(Crowd::new(epoch));
+        let fresh = |key: &EndpointKey| EndpointState::new(key.clone(), Arc::clone(&crowd));
+        Self::new(port, &crowd, |key| Arc::new(fresh(key)))
+    }
+
+    fn new(
+        port: Arc<ServicePort>,
+        crowd: &Arc<Crowd>,
+        state_of: impl Fn(&EndpointKey) -> Arc<EndpointState>,
+    ) -> Self {
+        let endpoints = port.endpoints.iter();
+        let states: Vec<_> = endpoints.map(|endpoint| state_of(&endpoint.key)).collect();
+        let rotation = Rotation::begin(&port.endpoints, &states, crowd);
+        Self {
+            port,
+            states,
+            rotation: Arc::new(rotation),
+        }
+    }
 }
 
 impl LiveService {
@@ -134,36 +163,17 @@ impl LiveServices {
 
     fn join_port(&self, port: &Arc<ServicePort>, kept: &Kept, next: &mut Kept) -> LivePort {
         let of_port = (port.service.clone(), port.port);
-        let crowd = kept.crowds.get(&of_port).cloned().unwrap_or_default();
-        let offered = port
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.healthy && endpoint.weight > 0);
-        crowd.set_offered(offered.count());
+        let crowd = kept.crowds.get(&of_port).cloned();
+        let crowd = crowd.unwrap_or_else(|| Arc::new(Crowd::new(self.epoch)));
         let state_of = |key: &EndpointKey| {
-            kept.endpoints.get(key).cloned().unwrap_or_else(|| {
-                Arc::new(EndpointState::new(
-                    key.clone(),
-                    Arc::clone(&crowd),
-                    self.epoch,
-                ))
-            })
+            let kept = kept.endpoints.get(key).cloned();
+            kept.unwrap_or_else(|| Arc::new(EndpointState::new(key.clone(), Arc::clone(&crowd))))
         };
-        let states: Vec<_> = port
-            .endpoints
-            .iter()
-            .map(|endpoint| state_of(&endpoint.key))
-            .collect();
-        next.endpoints.extend(
-            states
-                .iter()
-                .map(|state| (state.key().clone(), Arc::clone(state))),
-        );
+        let live = LivePort::new(Arc::clone(port), &crowd, state_of);
+        let keyed = |state: &Arc<EndpointState>| (state.key().clone(), Arc::clone(state));
+        next.endpoints.extend(live.states.iter().map(keyed));
         next.crowds.insert(of_port, crowd);
-        LivePort {
-            port: Arc::clone(port),
-            states,
-        }
+        live
     }
 
     /// Endpoints whose connects the proxy should probe now, each claimed by the
@@ -225,14 +235,7 @@ mod tests {
             .and_then(|service| service.port(80))
             .expect("a port");
         let state = Arc::downgrade(&port.states[0]);
-        let picked = pick(
-            &port.port.endpoints,
-            &port.states,
-            &[],
-            true,
-            start,
-            &mut seeded(),
-        );
+        let picked = pick(&port.rotation, &[], true, start, &mut seeded());
         drop(view);
         let view = live.join(&snapshot(Vec::new()), start);
         assert!(view.services().next().is_none());

@@ -1,6 +1,7 @@
 //! What the tests of this package share: a fixed point in time, a seeded
 //! random source, and small Snapshots. Nothing of it exists outside tests.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,20 @@ use crate::snapshot::{
 )]
 pub(crate) fn start() -> Instant {
     Instant::now()
+}
+
+thread_local! {
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a look at one endpoint, which is what a pick costs.
+pub(crate) fn looked() {
+    LOOKS.set(LOOKS.get() + 1);
+}
+
+/// The looks since this was last asked, by this thread.
+pub(crate) fn looks() -> usize {
+    LOOKS.take()
 }
 
 pub(crate) fn seeded() -> fastrand::Rng {

@@ -16,6 +16,7 @@ use http::Version;
 use http::uri::Authority;
 use selvage_policy::balance::{self, NoHealthyEndpoint, Picked};
 use selvage_policy::endpoint::EndpointState;
+use selvage_policy::rotation::Rotation;
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{Protocol, Service, ServicePort, TrafficPolicy};
 
@@ -38,6 +39,8 @@ pub struct Destination {
     pub states: Vec<Arc<EndpointState>>,
     /// This worker's connections, in the same order.
     pub pools: Vec<Rc<Pool>>,
+    /// Those of the endpoints that are offered, to pick from.
+    pub rotation: Arc<Rotation>,
     /// `host:port` for requests that name none.
     pub authority: Authority,
     /// `namespace/service`.
@@ -76,14 +79,7 @@ impl Destination {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoHealthyEndpoint> {
-        balance::pick(
-            &self.port.endpoints,
-            &self.states,
-            tried,
-            retryable,
-            now,
-            rng,
-        )
+        balance::pick(&self.rotation, tried, retryable, now, rng)
     }
 
     /// How a request travels to the endpoint at `index`.

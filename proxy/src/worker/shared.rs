@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use selvage_policy::crowd::Crowd;
-use selvage_policy::endpoint::EndpointState;
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{
     BreakerPolicy, Endpoint, EndpointKey, Limits, MutualTls, Protocol, Service, ServiceName,
@@ -112,14 +110,13 @@ pub fn application(workload: &WorkloadName, port: &AppPort) -> LiveService {
         limits: unlimited,
         ..TrafficPolicy::default()
     });
-    let key = EndpointKey {
-        service: name.clone(),
-        port: port.service_port,
-        address: port.address,
-        identity: None,
-    };
     let endpoint = Endpoint {
-        key: key.clone(),
+        key: EndpointKey {
+            service: name.clone(),
+            port: port.service_port,
+            address: port.address,
+            identity: None,
+        },
         id: "application".into(),
         weight: 1,
         labels: Default::default(),
@@ -137,13 +134,9 @@ pub fn application(workload: &WorkloadName, port: &AppPort) -> LiveService {
         ports: vec![service_port.clone()],
         policy,
     });
-    let endpoint = Arc::new(EndpointState::new(key, Arc::new(Crowd::default()), now));
     LiveService {
         service,
         state,
-        ports: vec![LivePort {
-            port: service_port,
-            states: vec![endpoint],
-        }],
+        ports: vec![LivePort::alone(service_port, now)],
     }
 }

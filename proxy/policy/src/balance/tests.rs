@@ -2,17 +2,24 @@
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::breaker::BreakerState;
 use crate::classify::Class;
-use crate::crowd::Crowd;
 use crate::endpoint::Report;
-use crate::snapshot::BreakerPolicy;
-use crate::testing::{endpoint, key, millis, seconds, seeded, start};
+use crate::snapshot::{BackoffPolicy, BreakerPolicy, Endpoint};
+use crate::table::LivePort;
+use crate::testing::{endpoint, millis, seconds, seeded, service_port, start};
+
+mod model;
+mod scale;
+mod threads;
 
 struct Bench {
     endpoints: Vec<Arc<Endpoint>>,
     states: Vec<Arc<EndpointState>>,
+    rotation: Arc<Rotation>,
     now: Instant,
     rng: fastrand::Rng,
 }
@@ -21,30 +28,21 @@ impl Bench {
     /// One endpoint for each `(weight, healthy)`.
     fn new(kinds: &[(u32, bool)]) -> Self {
         let now = start();
-        let crowd = Arc::new(Crowd::default());
-        crowd.set_offered(kinds.len());
-        let with = |(n, (weight, healthy)): (u16, &(u32, bool))| {
-            let state = Arc::new(EndpointState::new(key(n), Arc::clone(&crowd), now));
-            (endpoint(n, *weight, *healthy), state)
-        };
-        let (endpoints, states) = (0..).zip(kinds).map(with).unzip();
+        let endpoints = (0..)
+            .zip(kinds)
+            .map(|(n, (weight, healthy))| endpoint(n, *weight, *healthy));
+        let live = LivePort::alone(service_port(80, endpoints.collect()), now);
         Self {
-            endpoints,
-            states,
+            endpoints: live.port.endpoints.clone(),
+            states: live.states,
+            rotation: live.rotation,
             now,
             rng: seeded(),
         }
     }
 
     fn pick(&mut self, tried: &[usize], retryable: bool) -> Result<Picked, NoHealthyEndpoint> {
-        pick(
-            &self.endpoints,
-            &self.states,
-            tried,
-            retryable,
-            self.now,
-            &mut self.rng,
-        )
+        pick(&self.rotation, tried, retryable, self.now, &mut self.rng)
     }
 
     fn index(&mut self, tried: &[usize], retryable: bool) -> Option<usize> {
@@ -52,6 +50,18 @@ impl Bench {
     }
 
     fn break_endpoint(&mut self, index: usize) {
+        self.break_for(index, BreakerPolicy::default().backoff.base);
+    }
+
+    /// For half to all of `backoff`, as chance will have it.
+    fn break_for(&mut self, index: usize, backoff: Duration) {
+        let policy = BreakerPolicy {
+            backoff: BackoffPolicy {
+                base: backoff,
+                max: backoff,
+            },
+            ..BreakerPolicy::default()
+        };
         let report = Report {
             class: Class::HardFailure,
             could_not_connect: false,
@@ -59,13 +69,28 @@ impl Bench {
         };
         for _ in 0..5 {
             let mut in_flight = self.states[index].admit(self.now).expect("closed");
-            in_flight.observe(&report, &BreakerPolicy::default(), self.now, &mut self.rng);
+            in_flight.observe(&report, &policy, self.now, &mut self.rng);
         }
+    }
+
+    fn succeed(&mut self, mut in_flight: InFlight) -> Option<Transition> {
+        let report = Report {
+            class: Class::Success,
+            could_not_connect: false,
+            retry_after: None,
+        };
+        in_flight.observe(&report, &BreakerPolicy::default(), self.now, &mut self.rng)
+    }
+
+    /// As when a Snapshot is swapped in.
+    fn another(&self) -> Arc<Rotation> {
+        let crowd = self.rotation.crowd();
+        Arc::new(Rotation::begin(&self.endpoints, &self.states, crowd))
     }
 
     /// How `tries` tries are shared, each answered before the next.
     fn shares(&mut self, tries: usize) -> Vec<usize> {
-        let mut shares = vec![0; self.endpoints.len()];
+        let mut shares = vec![0; self.states.len()];
         for _ in 0..tries {
             shares[self.index(&[], true).expect("an endpoint")] += 1;
         }
@@ -205,6 +230,25 @@ fn what_cannot_be_retried_probes_only_out_of_need() {
     bench.break_endpoint(0);
     bench.now += millis(1001);
     assert_eq!(bench.index(&[], false), Some(0), "nothing else is there");
+}
+
+#[test]
+fn a_request_older_than_the_snapshot_still_finds_what_closed() {
+    let mut bench = Bench::new(&[(1, true), (1, true)]);
+    (0..2).for_each(|index| bench.break_for(index, seconds(60)));
+    let of_now = bench.another();
+    bench.now += seconds(60);
+    bench.succeed(
+        of_now.seats()[1]
+            .state
+            .admit_probe(bench.now)
+            .expect("vacant")
+            .0,
+    );
+    let taken = bench.states[0].admit_probe(bench.now);
+    assert_eq!(bench.index(&[], true), Some(1));
+    drop(taken);
+    assert_eq!(bench.index(&[], true), Some(0), "a vacant slot comes first");
 }
 
 proptest! {

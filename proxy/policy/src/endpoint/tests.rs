@@ -1,13 +1,15 @@
 //! What workers see of an endpoint, and what its guards promise.
 
 use super::*;
+use crate::breaker::PROBE_DECIDES_WITHIN;
+use crate::classify::{Class, Outcome, TransportFailure};
 use crate::testing::{key, millis, seconds, seeded, start};
 
 fn endpoint(epoch: Instant) -> (Arc<EndpointState>, Arc<Crowd>) {
-    let crowd = Arc::new(Crowd::default());
+    let crowd = Arc::new(Crowd::new(epoch));
     crowd.set_offered(4);
     (
-        Arc::new(EndpointState::new(key(1), Arc::clone(&crowd), epoch)),
+        Arc::new(EndpointState::new(key(1), Arc::clone(&crowd))),
         crowd,
     )
 }

@@ -1,0 +1,143 @@
+//! The guard of a try in flight, and how its endpoint learns from it. It takes
+//! no lock where a success meets a closed breaker. It knows no connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{EndpointState, Standing};
+use crate::breaker::{Observation, PROBE_DECIDES_WITHIN, Ticket, Transition};
+use crate::classify::{Class, Outcome, TransportFailure, classify};
+use crate::snapshot::BreakerPolicy;
+
+/// What one try ended in.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    /// What it says of the endpoint.
+    pub class: Class,
+    /// Whether this proxy itself could not connect to it.
+    pub could_not_connect: bool,
+    /// How long the endpoint asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Report {
+    /// Classifies an outcome.
+    #[must_use]
+    pub fn of(outcome: &Outcome, retry_after: Option<Duration>) -> Self {
+        let could_not_connect = matches!(outcome, Outcome::Transport(TransportFailure::Connect));
+        Self {
+            class: classify(outcome),
+            could_not_connect,
+            retry_after,
+        }
+    }
+}
+
+/// A try in flight: counts as pending until dropped, and holds the slot of a
+/// HalfOpen breaker until it decides or is dropped undecided.
+#[derive(Debug)]
+pub struct InFlight {
+    state: Arc<EndpointState>,
+    ticket: Ticket,
+    started: Instant,
+    latency: Option<Duration>,
+    observed: bool,
+}
+
+impl InFlight {
+    pub(super) fn new(state: &Arc<EndpointState>, ticket: Ticket, now: Instant) -> Self {
+        state.pending.fetch_add(1, Ordering::Relaxed);
+        Self {
+            state: Arc::clone(state),
+            ticket,
+            started: now,
+            latency: None,
+            observed: false,
+        }
+    }
+
+    /// The endpoint it goes to.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.state
+    }
+
+    /// Whether it decides a HalfOpen breaker.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.ticket.is_probe()
+    }
+
+    /// When an undecided probe has failed: the proxy then observes a
+    /// [`Class::HardFailure`] and lets the request itself go on.
+    #[must_use]
+    pub fn probe_deadline(&self) -> Option<Instant> {
+        (self.is_probe() && !self.observed).then(|| self.started + PROBE_DECIDES_WITHIN)
+    }
+
+    /// Takes the latency, at the first byte of the response. Only the first call counts.
+    pub fn first_byte(&mut self, now: Instant) {
+        if self.latency.is_none() {
+            let latency = now.saturating_duration_since(self.started);
+            self.latency = Some(latency);
+            self.state.load.sample(latency, now);
+        }
+    }
+
+    /// Learns from how the try ended: at its response headers, or later where
+    /// the class comes later (gRPC trailers). Only the first call counts.
+    /// A success in a Closed breaker takes no lock.
+    pub fn observe(
+        &mut self,
+        report: &Report,
+        policy: &BreakerPolicy,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Transition> {
+        if std::mem::replace(&mut self.observed, true) {
+            return None;
+        }
+        if !self.is_probe() {
+            let sent_in = Standing::Closed {
+                generation: self.ticket.generation,
+            };
+            if self.state.standing(now) != sent_in {
+                return None;
+            }
+            match report.class {
+                Class::Success => {
+                    self.state.record.success(now);
+                    return None;
+                }
+                Class::Neutral => return None,
+                Class::Failure | Class::HardFailure | Class::Throttled => {}
+            }
+        }
+        if report.class == Class::Throttled || report.class.is_failure() {
+            self.state.load.penalize(report.retry_after, now);
+        }
+        let Report {
+            class,
+            could_not_connect,
+            ..
+        } = *report;
+        let observation = Observation {
+            ticket: self.ticket,
+            class,
+            could_not_connect,
+        };
+        self.state
+            .observe(observation, self.latency, policy, now, rng)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.state.pending.fetch_sub(1, Ordering::Relaxed);
+        if self.is_probe() && !self.observed {
+            // Without a clock here: vacant since it was taken, which only makes the next probe sooner.
+            self.state.release(self.ticket, self.started);
+        }
+    }
+}
