@@ -74,6 +74,9 @@ impl Listener {
         // A restart must not wait for connections in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Small writes leave at once: batching is ours to do, not the kernel's. Accepted
+        // sockets have it from here, which saves a call for each.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
@@ -92,6 +95,17 @@ impl Listener {
 pub struct Arrival {
     /// The socket, registered with no runtime.
     pub stream: std::net::TcpStream,
+    /// Where it comes from and what for.
+    pub origin: Origin,
+}
+
+/// Where a connection comes from and what for.
+#[derive(Debug)]
+pub struct Origin {
+    /// The address of its other end.
+    pub remote: SocketAddr,
+    /// The port it came to.
+    pub port: u16,
     /// What its listener is for.
     pub purpose: Arc<Purpose>,
     /// Counts it, here and toward the drain.
@@ -190,13 +204,20 @@ pub async fn accept_loop(
     listener: Listener,
     here: usize,
     dispatcher: Dispatcher,
-    serve: Rc<dyn Fn(TcpStream, Arc<Purpose>, Seat)>,
+    serve: Rc<dyn Fn(TcpStream, Origin)>,
 ) -> io::Result<()> {
     let direction = listener.purpose.direction();
     let closing = dispatcher.lifecycle.closing(direction).clone();
     // The drain waits until the backlog is empty, too.
     let _accepting = dispatcher.lifecycle.accepting(direction);
     let socket = TcpListener::from_std(listener.socket)?;
+    let entrance = Entrance {
+        purpose: listener.purpose,
+        port: listener.address.port(),
+        here,
+        dispatcher: &dispatcher,
+        serve: &*serve,
+    };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -204,9 +225,7 @@ pub async fn accept_loop(
             () = closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                place(stream, &listener.purpose, here, &dispatcher, &*serve);
-            }
+            Ok((stream, remote)) => entrance.place(stream, remote),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(listener = listener.name, %error, "accept failed");
@@ -215,15 +234,9 @@ pub async fn accept_loop(
         }
     }
     let socket = socket.into_std()?;
-    while let Ok((stream, _)) = socket.accept() {
+    while let Ok((stream, remote)) = socket.accept() {
         stream.set_nonblocking(true)?;
-        place(
-            TcpStream::from_std(stream)?,
-            &listener.purpose,
-            here,
-            &dispatcher,
-            &*serve,
-        );
+        entrance.place(TcpStream::from_std(stream)?, remote);
     }
     Ok(())
 }
@@ -239,41 +252,47 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn place(
-    stream: TcpStream,
-    purpose: &Arc<Purpose>,
+/// What one listener needs to hand its connections on.
+struct Entrance<'a> {
+    purpose: Arc<Purpose>,
+    port: u16,
     here: usize,
-    dispatcher: &Dispatcher,
-    serve: &dyn Fn(TcpStream, Arc<Purpose>, Seat),
-) {
-    if dispatcher.full() {
-        tracing::debug!(
-            limit = dispatcher.limit,
-            "connection refused: limits.connections reached"
-        );
-        return;
-    }
-    // Small writes leave at once: batching is ours to do, not the kernel's.
-    let _ = stream.set_nodelay(true);
-    let chosen = dispatcher.choose(here);
-    let seat = dispatcher.seat(chosen, purpose.direction());
-    if chosen == here {
-        serve(stream, purpose.clone(), seat);
-        return;
-    }
-    let Ok(stream) = stream.into_std() else {
-        return;
-    };
-    let arrival = Arrival {
-        stream,
-        purpose: purpose.clone(),
-        seat,
-    };
-    if dispatcher.doors[chosen].sender.try_send(arrival).is_err() {
-        tracing::warn!(
-            worker = chosen,
-            "connection dropped: the worker does not keep up"
-        );
+    dispatcher: &'a Dispatcher,
+    serve: &'a dyn Fn(TcpStream, Origin),
+}
+
+impl Entrance<'_> {
+    /// Gives a connection to the worker with the fewest.
+    fn place(&self, stream: TcpStream, remote: SocketAddr) {
+        let dispatcher = self.dispatcher;
+        if dispatcher.full() {
+            tracing::debug!(
+                limit = dispatcher.limit,
+                "connection refused: limits.connections reached"
+            );
+            return;
+        }
+        let chosen = dispatcher.choose(self.here);
+        let origin = Origin {
+            remote,
+            port: self.port,
+            purpose: self.purpose.clone(),
+            seat: dispatcher.seat(chosen, self.purpose.direction()),
+        };
+        if chosen == self.here {
+            (self.serve)(stream, origin);
+            return;
+        }
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let arrival = Arrival { stream, origin };
+        if dispatcher.doors[chosen].sender.try_send(arrival).is_err() {
+            tracing::warn!(
+                worker = chosen,
+                "connection dropped: the worker does not keep up"
+            );
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! The life of a connection, top to bottom: whose it is, what is spoken on it,
 //! and then HTTP or opaque bytes to its end.
 
+mod aside;
+mod http1;
 mod http2;
 mod prefixed;
 mod serve;
 
 use std::cell::{Cell, OnceCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +19,13 @@ use selvage_certs::HandshakeOutcome;
 use selvage_policy::authorize::{Caller, Operated};
 use selvage_policy::flag::Flag;
 use selvage_policy::snapshot::{MutualTls, Protocol};
-use selvage_policy::sniff::{SNIFF_BYTES, Sniffed, sniff};
-use tokio::io::AsyncReadExt;
+use selvage_policy::sniff::{Sniffed, sniff};
 use tokio::net::TcpStream;
 
 use self::prefixed::Prefixed;
 use self::serve::{Spoken, http, opaque};
-use crate::accept::{Purpose, Seat};
+use crate::accept::{Origin, Purpose};
+use crate::clock;
 use crate::request::{Downstream, Side};
 use crate::telemetry::access_log::Tls;
 use crate::telemetry::metrics::{self, Decision};
@@ -31,132 +36,145 @@ use crate::worker::{Worker, policy_name};
 /// be detected is taken to wait for the server to speak first.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The rest of a connection's life, once it is known what it carries.
+type Rest = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Serves one accepted connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, purpose: Arc<Purpose>, seat: Seat) {
-    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
-        return;
-    };
-    let downstream = Downstream {
-        side: Side::Outbound {
-            purpose: purpose.clone(),
-        },
-        peer: None,
+///
+/// Each part of its life is boxed, and freed when it is past: the task is moved
+/// several times before it first runs, and is what an idle connection keeps.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
+    let Origin {
         remote,
-        local,
-        tls: Tls::None,
-        bell: None,
-        streams: Cell::default(),
-        moved: Cell::new(tokio::time::Instant::now()),
-        owed: Cell::default(),
-        certificate: OnceCell::new(),
-    };
-    match &*purpose {
-        // Boxed here and below: what is moved is small, and what is past is freed.
-        Purpose::Inbound => Box::pin(inbound(&worker, stream, downstream)).await,
-        Purpose::Outbound => Box::pin(outbound(&worker, stream, downstream)).await,
-        Purpose::Upstream { service, port } => {
-            let protocol = match worker.by_name(service, *port).await {
-                Ok(destination) => destination.port.protocol,
-                // HTTP callers are told why; others are closed.
-                Err(_) => Protocol::Detect,
-            };
-            Box::pin(upstream(&worker, stream, downstream, protocol)).await;
+        port,
+        purpose,
+        seat,
+    } = origin;
+    let ends = Ends { remote, port };
+    let rest = match &*purpose {
+        Purpose::Inbound => Box::pin(inbound(worker, stream, ends)).await,
+        Purpose::Outbound | Purpose::Upstream { .. } => {
+            Box::pin(outbound(worker, stream, ends, purpose)).await
         }
+    };
+    if let Some(rest) = rest {
+        rest.await;
     }
     drop(seat);
 }
 
-/// HTTP by authority: nothing else can say where it wants to go.
-async fn outbound(worker: &Rc<Worker>, stream: TcpStream, downstream: Downstream) {
-    let limit = worker.shared.settings.header_timeout;
-    match detect(stream, limit).await {
-        Some((Sniffed::Http2, stream)) => http(worker, stream, downstream, Spoken::Http2).await,
-        // Whatever else it is: hyper's parser says what is wrong with it.
-        Some((_, stream)) => http(worker, stream, downstream, Spoken::Http1).await,
-        None => {}
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    remote: SocketAddr,
+    /// The port of ours.
+    port: u16,
+}
+
+impl Ends {
+    fn downstream(self, side: Side) -> Downstream {
+        Downstream {
+            side,
+            peer: None,
+            remote: self.remote,
+            port: self.port,
+            tls: Tls::None,
+            bell: None,
+            streams: Cell::default(),
+            moved: Cell::new(clock::now()),
+            owed: Cell::default(),
+            certificate: OnceCell::new(),
+        }
     }
 }
 
-/// A listener of one upstream: what its port is declared as, or what is spoken.
-async fn upstream(
-    worker: &Rc<Worker>,
+/// From the application. On the listener of one upstream: what its port is
+/// declared as, or what is spoken. Elsewhere HTTP by authority: nothing else can
+/// say where it wants to go.
+async fn outbound(
+    worker: Rc<Worker>,
     stream: TcpStream,
-    downstream: Downstream,
-    protocol: Protocol,
-) {
-    match protocol {
-        Protocol::Tcp => Box::pin(opaque(worker, Prefixed::bare(stream), downstream)).await,
-        Protocol::Detect => match detect(stream, DETECT_TIMEOUT).await {
-            Some((Sniffed::Http1, stream)) => http(worker, stream, downstream, Spoken::Http1).await,
-            Some((Sniffed::Http2, stream)) => http(worker, stream, downstream, Spoken::Http2).await,
-            Some((_, stream)) => Box::pin(opaque(worker, stream, downstream)).await,
-            None => {}
-        },
-        Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
-            outbound(worker, stream, downstream).await;
+    ends: Ends,
+    purpose: Arc<Purpose>,
+) -> Option<Rest> {
+    let downstream = ends.downstream(Side::Outbound {
+        purpose: purpose.clone(),
+    });
+    let protocol = match &*purpose {
+        Purpose::Upstream { service, port } => {
+            let known = match worker.known(&purpose, None) {
+                Ok(Some(known)) => Ok(known),
+                _ => Box::pin(worker.by_name(service, *port)).await,
+            };
+            // HTTP callers are told why; others are closed.
+            known.map_or(Protocol::Detect, |known| known.port.protocol)
         }
-    }
+        Purpose::Outbound | Purpose::Inbound => Protocol::Http,
+    };
+    let limit = match protocol {
+        Protocol::Tcp => return Some(opaque(worker, Prefixed::bare(stream), downstream)),
+        Protocol::Detect => DETECT_TIMEOUT,
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => worker.shared.settings.header_timeout,
+    };
+    let (sniffed, stream) = detect(stream, limit).await?;
+    Some(match sniffed {
+        Sniffed::Http1 => http(worker, stream, downstream, Spoken::Http1),
+        Sniffed::Http2 => http(worker, stream, downstream, Spoken::Http2),
+        _ if protocol == Protocol::Detect => opaque(worker, stream, downstream),
+        // Whatever else it is: hyper's parser says what is wrong with it.
+        _ => http(worker, stream, downstream, Spoken::Http1),
+    })
 }
 
 /// From another sidecar; in permissive mode also from anybody.
-async fn inbound(worker: &Rc<Worker>, stream: TcpStream, downstream: Downstream) {
-    let Ok(view) = worker.view() else { return };
+async fn inbound(worker: Rc<Worker>, stream: TcpStream, ends: Ends) -> Option<Rest> {
     let settings = &worker.shared.settings;
-    let mode = settings.mutual_tls.unwrap_or(view.snapshot.mesh.mutual_tls);
-    if mode == MutualTls::Strict {
-        return Box::pin(mesh(worker, Prefixed::bare(stream), downstream)).await;
+    let declared = worker.view().ok()?.snapshot.mesh.mutual_tls;
+    if settings.mutual_tls.unwrap_or(declared) == MutualTls::Strict {
+        return Box::pin(mesh(&worker, Prefixed::bare(stream), ends)).await;
     }
-    match detect(stream, DETECT_TIMEOUT).await {
-        Some((Sniffed::Tls, stream)) => {
-            match stream.offers_mesh(settings.handshake_timeout).await {
-                Some((true, stream)) => Box::pin(mesh(worker, stream, downstream)).await,
-                // Somebody else's TLS, for the application itself.
-                Some((false, stream)) => plaintext(worker, stream, downstream, Sniffed::Tls).await,
-                None => {}
-            }
-        }
-        Some((sniffed, stream)) => plaintext(worker, stream, downstream, sniffed).await,
-        None => {}
+    let (sniffed, stream) = detect(stream, DETECT_TIMEOUT).await?;
+    if sniffed != Sniffed::Tls {
+        return plaintext(worker, stream, ends, sniffed);
+    }
+    match stream.offers_mesh(settings.handshake_timeout).await? {
+        (true, stream) => Box::pin(mesh(&worker, stream, ends)).await,
+        // Somebody else's TLS, for the application itself.
+        (false, stream) => plaintext(worker, stream, ends, Sniffed::Tls),
     }
 }
 
 /// Plaintext in permissive mode: to the only port, and never with an identity.
-async fn plaintext(
-    worker: &Rc<Worker>,
+fn plaintext(
+    worker: Rc<Worker>,
     stream: Prefixed<TcpStream>,
-    mut downstream: Downstream,
+    ends: Ends,
     sniffed: Sniffed,
-) {
-    let Some(app) = worker.app(None).cloned() else {
-        return;
-    };
+) -> Option<Rest> {
+    let app = worker.app(None)?.clone();
     let protocol = app.port.protocol;
-    downstream.side = Side::Inbound {
-        app,
-        caller: worker.caller(None),
-    };
+    let caller = worker.caller(None);
+    let downstream = ends.downstream(Side::Inbound { app, caller });
     match (protocol, sniffed) {
-        (Protocol::Tcp, _) => admitted(worker, stream, downstream).await,
-        (_, Sniffed::Http1) => http(worker, stream, downstream, Spoken::Http1).await,
-        (_, Sniffed::Http2) => http(worker, stream, downstream, Spoken::Http2).await,
-        (Protocol::Detect, _) => admitted(worker, stream, downstream).await,
+        (Protocol::Tcp, _) => admitted(worker, stream, downstream),
+        (_, Sniffed::Http2) => Some(http(worker, stream, downstream, Spoken::Http2)),
+        (_, Sniffed::Http1) => Some(http(worker, stream, downstream, Spoken::Http1)),
+        (Protocol::Detect, _) => admitted(worker, stream, downstream),
         // What is declared HTTP and is none: hyper's parser says what is wrong.
-        _ => http(worker, stream, downstream, Spoken::Http1).await,
+        _ => Some(http(worker, stream, downstream, Spoken::Http1)),
     }
 }
 
 /// Mutual TLS from another sidecar.
-async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: Downstream) {
+async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, ends: Ends) -> Option<Rest> {
     let shared = &worker.shared;
     let limit = shared.settings.handshake_timeout;
     let begun = tokio::time::Instant::now();
     let Ok(Ok(place)) = tokio::time::timeout(limit, shared.handshakes.acquire()).await else {
-        tracing::debug!(remote = %downstream.remote, "limits.handshakes is reached");
-        return;
+        tracing::debug!(remote = %ends.remote, "limits.handshakes is reached");
+        return None;
     };
-    let Some(current) = shared.identity.current() else {
-        return;
-    };
+    let current = shared.identity.current()?;
     let ports: Vec<u16> = shared
         .settings
         .ports
@@ -186,50 +204,53 @@ async fn mesh(worker: &Rc<Worker>, stream: Prefixed<TcpStream>, mut downstream: 
     } = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
-            tracing::debug!(remote = %downstream.remote, %error, "inbound handshake refused");
-            return;
+            tracing::debug!(remote = %ends.remote, %error, "inbound handshake refused");
+            return None;
         }
     };
     drop(place);
     let Some(app) = worker.app(service_port).cloned() else {
-        tracing::debug!(remote = %downstream.remote, "no SNI, and more than one port");
-        return;
+        tracing::debug!(remote = %ends.remote, "no SNI, and more than one port");
+        return None;
     };
     let declared = app.port.protocol;
+    let caller = worker.caller(Some(&peer.id));
+    let mut downstream = ends.downstream(Side::Inbound { app, caller });
     downstream.tls = if resumed { Tls::Resumed } else { Tls::Full };
-    downstream.side = Side::Inbound {
-        app,
-        caller: worker.caller(Some(&peer.id)),
-    };
     let certificate = format!("By={};URI={}", current.id, peer.id);
     if let Ok(certificate) = ::http::HeaderValue::try_from(certificate) {
         // Set here alone, once.
         let _ = downstream.certificate.set(certificate);
     }
     downstream.peer = Some(peer);
+    let worker = worker.clone();
     match inside {
         Inside::Http2 => {
             let limit = shared.settings.header_timeout;
-            if let Some(stream) = Prefixed::speaking(stream, limit).await {
-                http(worker, stream, downstream, Spoken::Http2).await;
-            }
+            let stream = Prefixed::speaking(stream, limit).await?;
+            Some(http(worker, stream, downstream, Spoken::Http2))
         }
-        Inside::Http1 => http(worker, stream, downstream, Spoken::Http1).await,
+        // Boxed: it goes in and out of hyper.
+        Inside::Http1 => {
+            let stream = Prefixed::bare(Box::new(stream));
+            Some(http(worker, stream, downstream, Spoken::Http1))
+        }
         Inside::Tcp if matches!(declared, Protocol::Tcp | Protocol::Detect) => {
-            admitted(worker, stream, downstream).await;
+            admitted(worker, stream, downstream)
         }
         Inside::Tcp => {
-            tracing::debug!(remote = %downstream.remote, "opaque bytes toward a port declared HTTP");
+            tracing::debug!(remote = %ends.remote, "opaque bytes toward a port declared HTTP");
+            None
         }
     }
 }
 
 /// Opaque bytes toward the application, if its policy lets the caller in.
-async fn admitted<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream)
+fn admitted<S>(worker: Rc<Worker>, stream: S, downstream: Downstream) -> Option<Rest>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::forward::Abort + Unpin,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::forward::Abort + Unpin + 'static,
 {
-    let Ok(view) = worker.view() else { return };
+    let view = worker.view().ok()?;
     let caller = Caller {
         identity: downstream.peer.as_ref().map(|peer| &peer.id),
     };
@@ -243,38 +264,44 @@ where
     }
     if verdict.permitted {
         worker.count_decision(Decision::Allow, verdict.policy);
-        Box::pin(opaque(worker, stream, downstream)).await;
-    } else {
-        worker.count_decision(Decision::Deny, verdict.policy);
-        let policy = policy_name(verdict.policy);
-        tracing::debug!(remote = %downstream.remote, policy, "connection denied");
-        if let Side::Inbound { caller, .. } = &downstream.side {
-            caller.tcp.open(worker.index).set_flag(Flag::Denied);
-        }
-        stream.abort();
+        return Some(opaque(worker, stream, downstream));
     }
+    worker.count_decision(Decision::Deny, verdict.policy);
+    let policy = policy_name(verdict.policy);
+    tracing::debug!(remote = %downstream.remote, policy, "connection denied");
+    if let Side::Inbound { caller, .. } = &downstream.side {
+        caller.tcp.open(worker.index).set_flag(Flag::Denied);
+    }
+    stream.abort();
+    None
 }
 
 /// Reads until it is clear what is spoken. Silence for `limit` is `Opaque`:
 /// the server may have to speak first. `None` where the caller has gone.
-async fn detect(mut stream: TcpStream, limit: Duration) -> Option<(Sniffed, Prefixed<TcpStream>)> {
-    let mut bytes = Vec::with_capacity(SNIFF_BYTES);
+async fn detect(stream: TcpStream, limit: Duration) -> Option<(Sniffed, Prefixed<TcpStream>)> {
+    let mut stream = Prefixed::bare(stream);
+    if stream.fetch_now() {
+        let sniffed = sniff(stream.prefix());
+        if sniffed != Sniffed::NeedMore {
+            return Some((sniffed, stream));
+        }
+    }
     let reading = async {
         loop {
-            if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            if stream.fetch().await.ok()? == 0 {
                 return None;
             }
-            match sniff(&bytes) {
+            match sniff(stream.prefix()) {
                 Sniffed::NeedMore => {}
                 decided => return Some(decided),
             }
         }
     };
     let sniffed = match tokio::time::timeout(limit, reading).await {
-        Ok(None) if bytes.is_empty() => return None,
+        Ok(None) if stream.prefix().is_empty() => return None,
         // It closed its side, or stopped, in the middle of something.
         Ok(None) | Err(_) => Sniffed::Opaque,
         Ok(Some(sniffed)) => sniffed,
     };
-    Some((sniffed, Prefixed::new(bytes.into(), stream)))
+    Some((sniffed, stream))
 }

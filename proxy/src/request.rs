@@ -101,7 +101,7 @@ async fn journey(
             match worker.known(purpose, authority)? {
                 Some(known) => known,
                 // Boxed: each service is found once.
-                None => Box::pin(find(worker, purpose, authority, downstream.local.port())).await?, // 404, 503
+                None => Box::pin(find(worker, purpose, authority, downstream.port)).await?, // 404, 503
             }
         }
     };

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use crate::accept::{Arrival, Dispatcher, Listener, Purpose, Seat, accept_loop};
+use crate::accept::{Arrival, Dispatcher, Listener, Origin, accept_loop};
 use crate::connection;
 use crate::worker::{Shared, Worker};
 
@@ -57,10 +57,10 @@ async fn work(
     mut arrivals: mpsc::Receiver<Arrival>,
 ) {
     let worker = Worker::new(index, shared);
-    let serve: Rc<dyn Fn(TcpStream, Arc<Purpose>, Seat)> = {
+    let serve: Rc<dyn Fn(TcpStream, Origin)> = {
         let worker = worker.clone();
-        Rc::new(move |stream, purpose, seat| {
-            tokio::task::spawn_local(connection::serve(worker.clone(), stream, purpose, seat));
+        Rc::new(move |stream, origin| {
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream, origin));
         })
     };
     for listener in listeners {
@@ -73,14 +73,9 @@ async fn work(
         });
     }
     tokio::task::spawn_local(worker.clone().tidy());
-    while let Some(Arrival {
-        stream,
-        purpose,
-        seat,
-    }) = arrivals.recv().await
-    {
+    while let Some(Arrival { stream, origin }) = arrivals.recv().await {
         match TcpStream::from_std(stream) {
-            Ok(stream) => serve(stream, purpose, seat),
+            Ok(stream) => serve(stream, origin),
             Err(error) => tracing::warn!(%error, "connection dropped on its way to a worker"),
         }
     }

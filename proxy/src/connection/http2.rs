@@ -14,10 +14,12 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use selvage_policy::snapshot::TrafficPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::aside::Aside;
 use super::serve::{LAST_WORD, expiry};
 use crate::http::body::ResponseBody;
 use crate::http::received::Received;
@@ -61,11 +63,19 @@ where
     let downstream = Rc::new(downstream);
     let mut serving = Serving::new(worker.clone(), downstream.clone(), greeted);
     let closing = worker.shared.lifecycle.closing(downstream.direction());
-    let ended = tokio::select! {
-        biased;
-        ended = &mut serving => Some(ended),
-        () = closing.cancelled() => None,
-        () = expiry(&downstream) => None,
+    let ended = {
+        let mut told = pin!(async {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = expiry(&downstream) => {}
+            }
+        });
+        let mut aside = Aside::default();
+        poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending => aside.poll(told.as_mut(), cx).map(|()| None),
+        })
+        .await
     };
     let ended = match ended {
         Some(Ended::Idle) | None => {
@@ -190,27 +200,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
 }
 
 /// One stream: the journey, then its answer.
-async fn exchange(
+fn exchange(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+    respond: SendResponse<Bytes>,
+) -> Exchange<impl Future<Output = Response<ResponseBody>>> {
     let (parts, frames) = request.into_parts();
     let body = Received::stream(frames, &parts.headers);
     let request = Request::from_parts(parts, body);
-    let response = {
-        let mut handled = pin!(handle(worker, downstream, request));
-        poll_fn(|cx| match handled.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            // The caller wants no answer any more.
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
-        })
-        .await
-    };
-    let Some(response) = response else { return };
-    if let Some(rest) = answer(response, &mut respond) {
-        rest.await;
+    Exchange::Handling {
+        handled: handle(worker, downstream, request),
+        respond,
+    }
+}
+
+pin_project! {
+    // Written out: an async block would keep what it was given beside what it made of it, and the
+    // runtime moves a task several times before it first runs.
+    #[project = ExchangeNow]
+    enum Exchange<F> {
+        Handling {
+            #[pin]
+            handled: F,
+            respond: SendResponse<Bytes>,
+        },
+        Sending { rest: Pump<ResponseBody> },
+    }
+}
+
+impl<F: Future<Output = Response<ResponseBody>>> Future for Exchange<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let next = match self.as_mut().project() {
+                ExchangeNow::Handling { handled, respond } => match handled.poll(cx) {
+                    Poll::Ready(response) => answer(response, respond),
+                    // The caller wants no answer any more.
+                    Poll::Pending => return respond.poll_reset(cx).map(drop),
+                },
+                ExchangeNow::Sending { rest } => return Pin::new(rest).poll(cx),
+            };
+            match next {
+                Some(rest) => self.set(Self::Sending { rest }),
+                None => return Poll::Ready(()),
+            }
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! A stream of which the first bytes were read already, to see what it is.
 
-use std::io::{self, Cursor, IoSlice};
+use std::future::poll_fn;
+use std::io::{self, Cursor, IoSlice, Read};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use rustls::server::Acceptor;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -16,8 +19,9 @@ use crate::identity::attest::INBOUND_ALPN;
 /// A ClientHello larger than this is none of ours (a post-quantum one has about 1.6 KB).
 const HELLO_BYTES: usize = 16 * 1024;
 
-/// Room for a preface, SETTINGS and the first request.
-const FIRST_BYTES: usize = 1024;
+/// Room for a preface, SETTINGS and the first request, or for most heads of
+/// HTTP/1.1: read at once, it is one call to the kernel.
+const FIRST_BYTES: usize = 2048;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,20 +40,65 @@ impl<S> Prefixed<S> {
     pub(super) const fn bare(inner: S) -> Self {
         Self::new(Bytes::new(), inner)
     }
+
+    /// What was read already.
+    pub(super) fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// Gives `bytes` before everything else.
+    pub(super) fn give_back(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() {
+            bytes
+        } else {
+            [bytes, std::mem::take(&mut self.prefix)].concat().into()
+        };
+    }
 }
 
 impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// A stream whose peer has begun to speak; `None` where it does not within
     /// `limit`, or has gone.
-    pub(super) async fn speaking(mut inner: S, limit: Duration) -> Option<Self> {
-        let mut bytes = Vec::with_capacity(FIRST_BYTES);
-        let reading = inner.read_buf(&mut bytes);
-        let read = tokio::time::timeout(limit, reading).await.ok()?.ok()?;
-        (read > 0).then(|| Self::new(bytes.into(), inner))
+    pub(super) async fn speaking(inner: S, limit: Duration) -> Option<Self> {
+        let mut stream = Self::bare(inner);
+        let read = tokio::time::timeout(limit, stream.fetch()).await.ok()?;
+        (read.ok()? > 0).then_some(stream)
+    }
+
+    /// Reads what comes next and keeps it: the number of bytes, 0 at the end.
+    /// While it waits there is no buffer.
+    pub(super) async fn fetch(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fetch(cx)).await
+    }
+
+    fn poll_fetch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); FIRST_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(self.keep(buf.filled())))
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> usize {
+        self.prefix = if self.prefix.is_empty() {
+            Bytes::copy_from_slice(bytes)
+        } else {
+            [&self.prefix, bytes].concat().into()
+        };
+        bytes.len()
     }
 }
 
 impl Prefixed<TcpStream> {
+    /// Keeps what has come already; whether there was anything. The runtime has
+    /// not heard of a socket that was just accepted: to ask it is to wait for
+    /// the next turn of its driver, under a timer, for bytes that mostly lie there.
+    pub(super) fn fetch_now(&mut self) -> bool {
+        let mut space = [0; FIRST_BYTES];
+        let read = (&*SockRef::from(&self.inner)).read(&mut space);
+        // An end and an error are found again where they are waited for.
+        read.is_ok_and(|count| self.keep(&space[..count]) > 0)
+    }
+
     /// Whether the ClientHello offers one of our protocols; `None` where none
     /// comes within `limit`.
     pub(super) async fn offers_mesh(self, limit: Duration) -> Option<(bool, Self)> {

@@ -1,41 +1,31 @@
 //! What a connection carries once it is known: HTTP, handed request by request
-//! to the journey, or opaque bytes, handed to a tunnel. Both end when the
-//! drain closes their direction, HTTP also when the peer's certificate expires.
+//! to the journey, or opaque bytes, handed to a tunnel. HTTP ends when the drain
+//! closes its direction, or when the peer's certificate expires.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use selvage_policy::classify::{Outcome, TransportFailure};
 use selvage_policy::endpoint::Report;
 use selvage_policy::flag::Flag;
-use selvage_policy::snapshot::TrafficPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::Rest;
+use super::http1::http1;
 use super::http2::http2;
+use super::prefixed::Prefixed;
 use crate::error::ProxyError;
 use crate::forward::{Abort, Ended, tunnel};
-use crate::http::door::{Door, DoorBell, DoorLimits};
-use crate::http::received::Received;
-use crate::lifecycle::Direction;
-use crate::request::{Downstream, Side, handle};
+use crate::request::{Downstream, Side};
 use crate::telemetry::metrics::TcpRecord;
 use crate::tls::Inside;
 use crate::upstream::Destination;
 use crate::upstream::connect::Connected;
-use crate::worker::{DEFAULT_ROUTE, Worker};
+use crate::worker::Worker;
 
 /// Endpoints tried for a connection of opaque bytes: none of them was spoken to yet.
 const TRIES: u32 = 3;
-/// What hyper takes by itself.
-const HYPER_HEADERS: usize = 100;
 /// A connection that was told to finish and has nothing in flight ends after this long.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -48,99 +38,19 @@ pub(super) enum Spoken {
     Http2,
 }
 
-/// Serves HTTP to the connection's end.
-pub(super) async fn http<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream, spoken: Spoken)
+/// HTTP to the connection's end.
+pub(super) fn http<S>(
+    worker: Rc<Worker>,
+    stream: Prefixed<S>,
+    downstream: Downstream,
+    spoken: Spoken,
+) -> Rest
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match spoken {
-        Spoken::Http1 => Box::pin(http1(worker, stream, downstream)).await,
-        Spoken::Http2 => Box::pin(http2(worker, stream, downstream)).await,
-    }
-}
-
-async fn http1<S>(worker: &Rc<Worker>, stream: S, mut downstream: Downstream)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let settings = &worker.shared.settings;
-    let bell = Arc::new(DoorBell::default());
-    downstream.bell = Some(bell.clone());
-    let downstream = Rc::new(downstream);
-    let limits = DoorLimits {
-        head: settings.header_timeout,
-        idle: TrafficPolicy::default().timeouts.idle,
-    };
-    let door = Door::new(stream, bell.clone(), limits);
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(settings.header_bytes);
-    if settings.head.count != HYPER_HEADERS {
-        // Said at all, it costs an allocation a request.
-        builder.max_headers(settings.head.count);
-    }
-    let connection = builder
-        .serve_connection(TokioIo::new(door), service(worker, &downstream))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = until_told(worker, &downstream, connection.as_mut(), |connection| {
-        connection.graceful_shutdown();
-    })
-    .await;
-    if let Err(error) = result {
-        tracing::debug!(remote = %downstream.remote, %error, "HTTP/1 connection");
-    }
-    if let Some(flag) = bell.refused() {
-        malformed(worker, &downstream, flag);
-    }
-}
-
-/// The journey, as hyper calls it. Its future lies within hyper's own allocation.
-fn service(
-    worker: &Rc<Worker>,
-    downstream: &Rc<Downstream>,
-) -> impl hyper::service::Service<
-    ::http::Request<hyper::body::Incoming>,
-    Response = ::http::Response<crate::http::body::ResponseBody>,
-    Error = Infallible,
-> + 'static {
-    let (worker, downstream) = (worker.clone(), downstream.clone());
-    service_fn(move |request: ::http::Request<hyper::body::Incoming>| {
-        let (worker, downstream) = (worker.clone(), downstream.clone());
-        let request = request.map(Received::Http1);
-        async move { Ok(handle(worker, downstream, request).await) }
-    })
-}
-
-/// Runs a connection until it ends by itself, or is told to finish: by the
-/// drain, or by the end of the peer's certificate.
-async fn until_told<C, E>(
-    worker: &Worker,
-    downstream: &Downstream,
-    mut connection: Pin<&mut C>,
-    shut: impl Fn(Pin<&mut C>),
-) -> Result<(), E>
-where
-    C: Future<Output = Result<(), E>>,
-{
-    let closing = worker.shared.lifecycle.closing(downstream.direction());
-    tokio::select! {
-        biased;
-        result = &mut connection => return result,
-        () = closing.cancelled() => {}
-        () = expiry(downstream) => {}
-    }
-    shut(connection.as_mut());
-    // A peer that never speaks would never let it end.
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut connection => return result,
-            () = tokio::time::sleep(LAST_WORD) => {
-                if downstream.streams.get() == 0 {
-                    return Ok(());
-                }
-            }
-        }
+        Spoken::Http1 => Box::pin(http1(worker, stream, downstream)),
+        Spoken::Http2 => Box::pin(async move { http2(&worker, stream, downstream).await }),
     }
 }
 
@@ -156,26 +66,15 @@ pub(super) async fn expiry(downstream: &Downstream) {
     }
 }
 
-/// A head that never reached the journey is counted all the same.
-fn malformed(worker: &Worker, downstream: &Downstream, flag: Flag) {
-    let metrics = &worker.shared.metrics;
-    let series = match &downstream.side {
-        Side::Inbound { caller, .. } => caller.http.clone(),
-        Side::Outbound { .. } => {
-            metrics.http(Direction::Outbound, worker.own_label(), "-", DEFAULT_ROUTE)
-        }
-    };
-    series.record(
-        worker.index,
-        flag.status().as_u16(),
-        None,
-        Some(flag),
-        Duration::ZERO,
-    );
+/// Opaque bytes to the connection's end.
+pub(super) fn opaque<S>(worker: Rc<Worker>, stream: S, downstream: Downstream) -> Rest
+where
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
+{
+    Box::pin(async move { tunneled(&worker, stream, &downstream).await })
 }
 
-/// Carries opaque bytes to the connection's end.
-pub(super) async fn opaque<S>(worker: &Rc<Worker>, stream: S, downstream: Downstream)
+async fn tunneled<S>(worker: &Rc<Worker>, stream: S, downstream: &Downstream)
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin,
 {

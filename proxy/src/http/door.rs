@@ -3,7 +3,11 @@
 //! gives by itself (400, 414, 431), which leave with our flag on them.
 //!
 //! hyper's own header timeout also runs between requests, and would end idle
-//! keep-alive connections within seconds; so time is kept here.
+//! keep-alive connections within seconds; so time is kept here. The door also
+//! says when a connection has been quiet for so long that it can do without
+//! hyper until its next byte.
+
+mod framings;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,75 +21,16 @@ use selvage_policy::flag::Flag;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use self::framings::Framings;
+use crate::clock;
 use crate::error::ProxyError;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 const ENDED: u8 = 3;
-
-/// Looks through the raw bytes of one head for what two parsers read in two
-/// ways and hyper forgives: both framings at once (RFC 9112 §6.1), and lines
-/// that end without CR.
-#[derive(Debug, Default)]
-struct Framings {
-    /// The first bytes of the line being read.
-    line: [u8; 18],
-    length: usize,
-    coding_seen: bool,
-    length_seen: bool,
-    begun: bool,
-    ended: bool,
-    last: u8,
-    bare_lf: bool,
-}
-
-impl Framings {
-    /// Takes bytes of the head; what follows its empty line is left alone.
-    fn take(&mut self, bytes: &[u8]) {
-        if self.ended {
-            return;
-        }
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.last = byte;
-                if let Some(place) = self.line.get_mut(self.length) {
-                    *place = byte.to_ascii_lowercase();
-                }
-                self.length += 1;
-                continue;
-            }
-            self.bare_lf |= self.last != b'\r';
-            let line = &self.line[..self.length.min(self.line.len())];
-            if self.begun && matches!(line, b"" | b"\r") {
-                // Without a body the next head follows; a body is not looked through.
-                self.ended = self.coding_seen || self.length_seen;
-                if self.ended {
-                    return;
-                }
-                self.begun = false;
-            }
-            self.begun |= !matches!(line, b"" | b"\r");
-            self.coding_seen |= line.starts_with(b"transfer-encoding:");
-            self.length_seen |= line.starts_with(b"content-length:");
-            self.length = 0;
-            self.last = 0;
-        }
-    }
-
-    /// What must not reach the application, if anything.
-    const fn malformed(&self) -> Option<&'static str> {
-        if self.coding_seen && self.length_seen {
-            return Some("content-length beside transfer-encoding");
-        }
-        // RFC 9112 §2.2 lets a recipient take it; others do not, and so two would differ.
-        if self.bare_lf {
-            Some("a line that ends without CR")
-        } else {
-            None
-        }
-    }
-}
+const QUIET: u8 = 4;
+const LEAVING: u8 = 5;
 
 /// Told of each request and each end of a response on one connection.
 #[derive(Debug, Default)]
@@ -110,6 +55,32 @@ impl DoorBell {
             .compare_exchange(BUSY, ENDED, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Whether nothing has come for [`DoorLimits::quiet`] since the last answer
+    /// was flushed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == QUIET
+    }
+
+    /// hyper is asked to end, and the socket will be taken back from it: until
+    /// then its end is not the socket's.
+    pub fn leave(&self) {
+        self.state.store(LEAVING, Ordering::Relaxed);
+    }
+
+    /// Whether hyper was asked to end, and no door has opened since.
+    #[cfg(test)]
+    pub(crate) fn is_left(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == LEAVING
+    }
+
+    /// hyper does not end at once, so it keeps the socket.
+    pub fn stay(&self) {
+        let _ = self
+            .state
+            .compare_exchange(LEAVING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// The flag of the request that never reached the journey, if there was one.
     #[must_use]
     pub fn refused(&self) -> Option<Flag> {
@@ -117,13 +88,19 @@ impl DoorBell {
     }
 }
 
-/// Time limits of an HTTP/1 connection.
+/// Time limits of an HTTP/1 connection, and how it ends.
 #[derive(Debug, Clone, Copy)]
 pub struct DoorLimits {
     /// From the first byte of a head to its last.
     pub head: Duration,
-    /// Between two requests.
+    /// Between two requests, and without progress in a write.
     pub idle: Option<Duration>,
+    /// Between two requests, until the bell says that it is quiet. What is left
+    /// of `idle` counts from then on.
+    pub quiet: Option<Duration>,
+    /// The socket is dropped right after its end, and dropping it says all that
+    /// shutting it down would: that is a call to the kernel less.
+    pub drop_ends: bool,
 }
 
 /// What is waited for, and after how many requests: a timer of an earlier wait says nothing of this one.
@@ -147,8 +124,9 @@ pub struct Door<S> {
 }
 
 impl<S> Door<S> {
-    /// Guards one connection.
+    /// Guards one connection, between two requests.
     pub fn new(io: S, bell: Arc<DoorBell>, limits: DoorLimits) -> Self {
+        bell.state.store(IDLE, Ordering::Relaxed);
         Self {
             io,
             bell,
@@ -161,7 +139,7 @@ impl<S> Door<S> {
         }
     }
 
-    /// The socket, once HTTP is over (an upgrade).
+    /// The socket, once hyper is done with it.
     pub fn into_inner(self) -> S {
         self.io
     }
@@ -172,7 +150,8 @@ impl<S> Door<S> {
 
     fn limit(&self, state: u8) -> Option<Duration> {
         match state {
-            IDLE => self.limits.idle,
+            IDLE => self.limits.quiet.or(self.limits.idle),
+            QUIET => self.limits.idle,
             HEAD => Some(self.limits.head),
             _ => None,
         }
@@ -188,7 +167,7 @@ impl<S> Door<S> {
         let until = match self.wait {
             Some((for_this, until)) if for_this == wait => until,
             _ => {
-                let until = Instant::now() + limit;
+                let until = clock::now() + limit;
                 self.wait = Some((wait, until));
                 until
             }
@@ -200,12 +179,22 @@ impl<S> Door<S> {
             timer.as_mut().reset(until);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= until {
+            if clock::now() >= until {
                 return Poll::Ready(state);
             }
             timer.as_mut().reset(until);
         }
         Poll::Pending
+    }
+
+    /// Ready when the caller is not waited for any longer.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<u8> {
+        let state = ready!(self.poll_overdue(cx));
+        if state == IDLE && self.limits.quiet.is_some() {
+            self.bell.state.store(QUIET, Ordering::Relaxed);
+            return self.poll_overdue(cx);
+        }
+        Poll::Ready(state)
     }
 
     /// Times a write that does not progress; an error when that took too long.
@@ -269,6 +258,21 @@ impl<S: AsyncWrite + Unpin> Door<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Door<S> {
+    /// Whether the caller has sent nothing that nobody read. Dropping a socket
+    /// that holds such bytes resets the connection; shut down before, it has at
+    /// least ended.
+    fn is_read_up(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.answer.is_some() {
+            return false;
+        }
+        let mut space = [0];
+        let mut buf = ReadBuf::new(&mut space);
+        let polled = Pin::new(&mut self.io).poll_read(cx, &mut buf);
+        polled.is_pending() || buf.filled().is_empty()
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -279,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                if buf.filled().len() > before && this.state() == IDLE {
+                if buf.filled().len() > before && matches!(this.state(), IDLE | QUIET) {
                     this.bell.state.store(HEAD, Ordering::Relaxed);
                     this.framings = Framings::default();
                 }
@@ -293,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                let state = ready!(this.poll_overdue(cx));
+                let state = ready!(this.poll_patience(cx));
                 if state == HEAD {
                     this.answer_at_once(cx, Flag::SlowRequest, "head took too long");
                 }
@@ -346,99 +350,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.state() {
+            LEAVING => return Poll::Ready(Ok(())),
+            // Busy even now, it carries an upgrade, and its end is half of one.
+            BUSY => {}
+            _ if self.limits.drop_ends && self.is_read_up(cx) => return Poll::Ready(Ok(())),
+            _ => {}
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    #[test]
-    fn what_reads_in_two_ways_is_seen_however_the_head_is_cut() {
-        let table: [(&str, bool); 7] = [
-            (
-                "GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-                true,
-            ),
-            (
-                "GET / HTTP/1.1\r\ntransfer-encoding:chunked\r\ncontent-length:1\r\n\r\n",
-                true,
-            ),
-            ("GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", true),
-            (
-                "\r\nGET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: x\r\n\r\n",
-                true,
-            ),
-            (
-                "GET / HTTP/1.1\r\ncontent-length: 1\r\n\r\ntransfer-encoding: chunked\r\n",
-                false,
-            ),
-            (
-                "GET / HTTP/1.1\r\ncontent-lengths: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-                false,
-            ),
-            (
-                "GET / HTTP/1.1\r\nx: content-length:\r\ntransfer-encoding: chunked\r\n\r\n",
-                false,
-            ),
-        ];
-        for (head, expected) in table {
-            for cut in 0..head.len() {
-                let mut framings = Framings::default();
-                framings.take(&head.as_bytes()[..cut]);
-                framings.take(&head.as_bytes()[cut..]);
-                assert_eq!(
-                    framings.malformed().is_some(),
-                    expected,
-                    "{head:?} cut at {cut}"
-                );
-            }
-        }
-    }
-
-    /// One read that finds nothing, as hyper makes between two requests.
-    async fn waits(door: &mut Door<tokio::io::DuplexStream>) -> bool {
-        std::future::poll_fn(|cx| {
-            let mut space = [0; 64];
-            let mut buf = ReadBuf::new(&mut space);
-            Poll::Ready(Pin::new(&mut *door).poll_read(cx, &mut buf).is_pending())
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn idle_time_begins_anew_after_each_request() {
-        let (ours, mut callers) = tokio::io::duplex(64);
-        let idle = Duration::from_millis(200);
-        let limits = DoorLimits {
-            head: Duration::from_secs(10),
-            idle: Some(idle),
-        };
-        let bell = Arc::new(DoorBell::default());
-        let mut door = Door::new(ours, bell.clone(), limits);
-        let begun = tokio::time::Instant::now();
-        while begun.elapsed() < idle * 3 {
-            assert!(waits(&mut door).await, "closed while it was in use");
-            callers
-                .write_all(b"GET / HTTP/1.1\r\n\r\n")
-                .await
-                .expect("room");
-            door.read_u8().await.expect("a byte of the head");
-            bell.request();
-            bell.response_ended();
-            door.flush().await.expect("flushed");
-            let mut rest = [0; 17];
-            door.read_exact(&mut rest).await.expect("the rest of it");
-            bell.request();
-            bell.response_ended();
-            door.flush().await.expect("flushed");
-            tokio::time::sleep(idle / 10).await;
-        }
-        assert!(waits(&mut door).await);
-        tokio::time::sleep(idle * 2).await;
-        assert!(!waits(&mut door).await, "idle for longer than it may be");
-    }
-}
+mod tests;

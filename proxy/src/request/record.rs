@@ -46,8 +46,8 @@ pub struct Downstream {
     pub peer: Option<PeerIdentity>,
     /// The address of its other end.
     pub remote: SocketAddr,
-    /// The address of ours.
-    pub local: SocketAddr,
+    /// The port of ours.
+    pub port: u16,
     /// How it is protected.
     pub tls: Tls,
     /// Told of its requests, on HTTP/1.

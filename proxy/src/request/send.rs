@@ -322,7 +322,13 @@ async fn judge(
         grpc_status: answered.grpc_status,
         flag: answered.flag,
     };
-    let pushback = Pushback::parse(answered.response.headers());
+    // What went well asks for nothing.
+    let well = answered.response.status().is_success() && !outgoing.grpc;
+    let pushback = if well {
+        Pushback::None
+    } else {
+        Pushback::parse(answered.response.headers())
+    };
     let error = ProxyError::new(Flag::BadResponse, "answered");
     Tried {
         index,
