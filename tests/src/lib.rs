@@ -8,6 +8,7 @@
 
 pub mod app; // the applications beside the sidecars
 pub mod body; // of requests and responses
+pub mod callgrind; // what is executed, counted
 pub mod client; // the callers
 pub mod control_plane; // what hands out identity and policy
 pub mod envoy; // a foreign proxy, as peer

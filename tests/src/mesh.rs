@@ -115,6 +115,14 @@ impl MeshBuilder {
         self
     }
 
+    /// The command that runs the caller's sidecar, and that of the server's.
+    #[must_use]
+    pub fn under(mut self, client: &[String], server: &[String]) -> Self {
+        self.client = self.client.under(client);
+        self.server = self.server.under(server);
+        self
+    }
+
     /// Starts the server's sidecar, then the caller's.
     pub async fn start(self) -> Mesh {
         let server = self.server.start(&self.pki).await;

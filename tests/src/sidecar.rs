@@ -30,6 +30,7 @@ pub struct Builder {
     resources: String,
     environment: BTreeMap<String, String>,
     wait_until_ready: bool,
+    under: Vec<String>,
 }
 
 /// A running sidecar.
@@ -51,6 +52,7 @@ pub struct Written {
     wait_until_ready: bool,
     name: String,
     environment: BTreeMap<String, String>,
+    under: Vec<String>,
 }
 
 /// Where a sidecar learns of the mesh.
@@ -73,6 +75,7 @@ impl Sidecar {
             resources: String::new(),
             environment: BTreeMap::new(),
             wait_until_ready: true,
+            under: Vec::new(),
         }
     }
 
@@ -257,6 +260,13 @@ impl Builder {
         self
     }
 
+    /// The command that runs it, such as a profiler with its options.
+    #[must_use]
+    pub fn under(mut self, command: &[String]) -> Self {
+        self.under = command.to_vec();
+        self
+    }
+
     /// Returns from `start` once the listeners are bound.
     #[must_use]
     pub fn without_readiness(mut self) -> Self {
@@ -332,6 +342,7 @@ impl Builder {
             wait_until_ready: self.wait_until_ready,
             name: self.name,
             environment: self.environment,
+            under: self.under,
             folder,
         }
     }
@@ -346,7 +357,15 @@ impl Written {
     /// The command that starts it.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(process::binary("selvage-proxy"));
+        let binary = process::binary("selvage-proxy");
+        let mut command = match self.under.split_first() {
+            None => Command::new(binary),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary);
+                command
+            }
+        };
         command
             .arg("--config")
             .arg(&self.config)

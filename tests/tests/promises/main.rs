@@ -7,6 +7,7 @@
 mod authorize; // who may call what
 mod config; // bad input is refused with its place
 mod control; // identity and policy from a control plane
+mod cost; // what a request and a connection take
 mod demo; // what the mesh is for
 mod detect; // what a port speaks
 mod drain; // what was begun is finished

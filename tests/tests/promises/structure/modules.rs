@@ -22,7 +22,15 @@ const ORDER: [&[&str]; 13] = [
     &["tls"],
     &["identity"],
     &["telemetry", "journal"],
-    &["lifecycle", "config", "error", "state", "stubs", "clock", "timers"],
+    &[
+        "lifecycle",
+        "config",
+        "error",
+        "state",
+        "stubs",
+        "clock",
+        "timers",
+    ],
 ];
 
 fn rank(module: &str) -> Option<usize> {
