@@ -55,6 +55,9 @@ pub mod config;
 // What a caller is told when the application did not answer.
 pub mod error;
 
+// What bytes pass through.
+pub mod buffers;
+
 // The gRPC stubs of the control plane.
 mod stubs;
 

@@ -22,7 +22,7 @@ const ORDER: [&[&str]; 13] = [
     &["tls"],
     &["identity"],
     &["telemetry", "journal"],
-    &["lifecycle", "config", "error", "state", "stubs"],
+    &["lifecycle", "config", "error", "state", "buffers", "stubs"],
 ];
 
 fn rank(module: &str) -> Option<usize> {
