@@ -3,24 +3,20 @@
 //! the other side is reset.
 
 use std::cell::Cell;
-use std::future::Future;
-use std::io;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsStream;
 
+use crate::buffers::Buffer;
 use crate::telemetry::metrics::TcpRecord;
+use crate::tls::TlsStream;
 use crate::upstream::connect::Io;
-
-/// Bytes in flight per direction.
-const BUFFER: usize = 64 * 1024;
 
 /// Something whose peer can be told that this was no clean end.
 pub trait Abort {
@@ -43,7 +39,7 @@ impl Abort for Io {
 
 impl<S: Abort> Abort for TlsStream<S> {
     fn abort(&self) {
-        self.get_ref().0.abort();
+        self.get_ref().abort();
     }
 }
 
@@ -52,61 +48,102 @@ impl Abort for hyper_util::rt::TokioIo<hyper::upgrade::Upgraded> {
     fn abort(&self) {}
 }
 
-/// Where the bytes read are counted.
-type Report<'r> = (&'r TcpRecord, fn(&TcpRecord, u64));
+/// Bytes that one direction moves before it lets others have their turn.
+const TURN: usize = 1024 * 1024;
 
-/// Counts bytes, and remembers when one last moved.
-struct Counted<'r, S> {
-    inner: S,
-    read: Rc<Flow>,
-    active: Rc<Cell<Instant>>,
-    report: Option<Report<'r>>,
+/// Which side a direction failed at.
+enum Broken {
+    Reading,
+    Writing,
 }
 
+/// One direction. It holds a buffer only while bytes are on their way.
 #[derive(Default)]
-struct Flow {
-    bytes: Cell<u64>,
-    broken: Cell<bool>,
+struct Way {
+    buffer: Option<Buffer>,
+    moved: u64,
+    /// Whether the writer has taken bytes that it may still hold.
+    unflushed: bool,
+    state: State,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The reader's side is closed; the writer's is to be.
+    Closing,
+    Closed,
+}
+
+impl Way {
+    /// Ready when what was read is all written, and the end passed on.
+    fn poll<R, W>(
+        &mut self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if let Poll::Ready(Err(_)) = &result {
-            self.read.broken.set(true);
-        }
-        let moved = buf.filled().len() - before;
-        if moved > 0 {
-            self.read.bytes.set(self.read.bytes.get() + moved as u64);
-            self.active.set(Instant::now());
-            if let Some((record, report)) = self.report {
-                report(record, moved as u64);
+        (from, to): (&mut R, &mut W),
+        mut seen: impl FnMut(usize),
+    ) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut turned = 0;
+        while self.state == State::Open {
+            let Some(buffer) = &mut self.buffer else {
+                if turned >= TURN {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let count = ready!(self.poll_fill(cx, from, to))?;
+                if count > 0 {
+                    seen(count);
+                    turned += count;
+                }
+                continue;
+            };
+            match ready!(Pin::new(&mut *to).poll_write(cx, buffer.bytes())) {
+                Err(_) | Ok(0) => return Poll::Ready(Err(Broken::Writing)),
+                Ok(count) => buffer.advance(count),
+            }
+            self.unflushed = true;
+            if buffer.is_empty() {
+                self.buffer = None;
             }
         }
-        result
+        if self.state == State::Closing {
+            let closed = ready!(Pin::new(to).poll_shutdown(cx));
+            self.state = State::Closed;
+            return Poll::Ready(closed.map_err(|_| Broken::Writing));
+        }
+        Poll::Ready(Ok(()))
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+    /// Reads what is there. What was written leaves before the reader is waited for.
+    fn poll_fill<R, W>(
+        &mut self,
         cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        from: &mut R,
+        to: &mut W,
+    ) -> Poll<Result<usize, Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut buffer = Buffer::lend();
+        let (read, count) = buffer.fill(|room| Pin::new(from).poll_read(cx, room));
+        if self.unflushed && read.is_pending() {
+            ready!(Pin::new(to).poll_flush(cx)).map_err(|_| Broken::Writing)?;
+            self.unflushed = false;
+        }
+        ready!(read).map_err(|_| Broken::Reading)?;
+        if count == 0 {
+            self.state = State::Closing;
+        } else {
+            self.moved += count as u64;
+            self.buffer = Some(buffer);
+        }
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -137,8 +174,8 @@ pub struct Carried {
 /// Carries bytes between the two until both have closed, one has broken off,
 /// or none moved for `idle`.
 pub async fn tunnel<D, U>(
-    downstream: D,
-    upstream: U,
+    mut downstream: D,
+    mut upstream: U,
     idle: Option<Duration>,
     record: Option<&TcpRecord>,
 ) -> Carried
@@ -146,62 +183,62 @@ where
     D: AsyncRead + AsyncWrite + Abort + Unpin,
     U: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    let active = Rc::new(Cell::new(Instant::now()));
-    let (down, up): (Rc<Flow>, Rc<Flow>) = Default::default();
-    let counted = |read: &Rc<Flow>| (read.clone(), active.clone());
-    let (read, at) = counted(&down);
-    let mut downstream = Counted {
-        inner: downstream,
-        read,
-        active: at,
-        report: record.map(|record| (record, TcpRecord::received as fn(&TcpRecord, u64))),
-    };
-    let (read, at) = counted(&up);
-    let mut upstream = Counted {
-        inner: upstream,
-        read,
-        active: at,
-        report: record.map(|record| (record, TcpRecord::sent as fn(&TcpRecord, u64))),
-    };
-    let copying =
-        tokio::io::copy_bidirectional_with_sizes(&mut downstream, &mut upstream, BUFFER, BUFFER);
-    let outcome = watched(copying, idle, &active).await;
-    let ended = match outcome {
-        Some(Ok(_)) => Ended::Cleanly,
-        None => Ended::Idle,
-        Some(Err(_)) if up.broken.get() => Ended::Upstream,
-        Some(Err(_)) if down.broken.get() => Ended::Downstream,
-        // A write failed: whoever no longer reads has gone.
-        Some(Err(_)) => Ended::Upstream,
-    };
+    let active = Cell::new(Instant::now());
+    let (mut forth, mut back) = (Way::default(), Way::default());
+    let copying = poll_fn(|cx| {
+        let forth = forth.poll(cx, (&mut downstream, &mut upstream), |count| {
+            active.set(Instant::now());
+            if let Some(record) = record {
+                record.received(count as u64);
+            }
+        });
+        match forth {
+            Poll::Ready(Err(Broken::Reading)) => return Poll::Ready(Ended::Downstream),
+            // Whoever no longer reads has gone.
+            Poll::Ready(Err(Broken::Writing)) => return Poll::Ready(Ended::Upstream),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        let back = back.poll(cx, (&mut upstream, &mut downstream), |count| {
+            active.set(Instant::now());
+            if let Some(record) = record {
+                record.sent(count as u64);
+            }
+        });
+        match back {
+            Poll::Ready(Err(_)) => Poll::Ready(Ended::Upstream),
+            Poll::Ready(Ok(())) if forth.is_ready() => Poll::Ready(Ended::Cleanly),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    });
+    let ended = watched(copying, idle, &active).await;
     if matches!(ended, Ended::Downstream | Ended::Upstream) {
-        downstream.inner.abort();
-        upstream.inner.abort();
+        downstream.abort();
+        upstream.abort();
     }
     Carried {
-        received: down.bytes.get(),
-        sent: up.bytes.get(),
+        received: forth.moved,
+        sent: back.moved,
         ended,
     }
 }
 
-/// Runs the copy; `None` when it was idle for too long.
-async fn watched<T>(
-    copying: impl Future<Output = io::Result<T>>,
+/// Runs the copy, unless it is idle for too long.
+async fn watched(
+    copying: impl Future<Output = Ended>,
     idle: Option<Duration>,
     active: &Cell<Instant>,
-) -> Option<io::Result<T>> {
+) -> Ended {
     let Some(idle) = idle else {
-        return Some(copying.await);
+        return copying.await;
     };
     tokio::pin!(copying);
     loop {
         tokio::select! {
             biased;
-            result = &mut copying => return Some(result),
+            ended = &mut copying => return ended,
             () = tokio::time::sleep_until(active.get() + idle) => {
                 if active.get() + idle <= Instant::now() {
-                    return None;
+                    return Ended::Idle;
                 }
             }
         }

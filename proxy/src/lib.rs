@@ -61,6 +61,9 @@ pub mod clock;
 // Timers that are lent out.
 pub mod timers;
 
+// What bytes pass through.
+pub mod buffers;
+
 // The gRPC stubs of the control plane.
 mod stubs;
 

@@ -1,6 +1,9 @@
 //! The TLS of the mesh hop: accepts and connects with the current identity,
 //! re-checks what resumption skips, and counts every handshake. Certificates
-//! and verifiers come from `selvage-certs`; this file moves bytes.
+//! and verifiers come from `selvage-certs`; what comes after the handshake is
+//! `tls/stream.rs`.
+
+mod stream;
 
 use std::io;
 use std::sync::Arc;
@@ -10,8 +13,9 @@ use rustls::HandshakeKind;
 use rustls_pki_types::ServerName;
 use selvage_certs::{HandshakeOutcome, PeerIdentity, Sni, SpiffeId, TrustDomain};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
+pub use self::stream::TlsStream;
 use crate::identity::{Current, Protocols};
 
 /// HTTP/2 between sidecars.
@@ -196,13 +200,13 @@ where
     let (service_port, stream) = tokio::time::timeout(limit, handshake)
         .await
         .map_err(|_| TlsError::Timeout)??;
-    let (_, session) = stream.get_ref();
+    let (io, session) = stream.into_inner();
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = check(chain, resumed, None, current)?;
     let inside = Inside::of(session.alpn_protocol()).ok_or(TlsError::NoProtocol)?;
     Ok(Accepted {
-        stream: TlsStream::Server(stream),
+        stream: TlsStream::new(io, session),
         peer,
         inside,
         service_port,
@@ -225,12 +229,12 @@ where
         .connect(server_name, stream)
         .await
         .map_err(TlsError::of)?;
-    let (_, session) = stream.get_ref();
+    let (io, session) = stream.into_inner();
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = check(chain, resumed, Some(expected), current)?;
     let inside = Inside::of(session.alpn_protocol()).ok_or(TlsError::NoProtocol)?;
-    Ok((TlsStream::Client(stream), peer, inside))
+    Ok((TlsStream::new(io, session), peer, inside))
 }
 
 /// rustls runs the verifier in full handshakes only: what was resumed is

@@ -12,11 +12,10 @@ use selvage_policy::classify::TransportFailure;
 use selvage_policy::flag::Flag;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 use crate::identity::Identity;
 use crate::telemetry::metrics::{Metrics, Side};
-use crate::tls::{self, Inside, TlsError};
+use crate::tls::{self, Inside, TlsError, TlsStream};
 
 /// A stream to an endpoint.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl Io {
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref(),
         }
     }
 }

@@ -28,6 +28,7 @@ const ORDER: [&[&str]; 13] = [
         "error",
         "state",
         "stubs",
+        "buffers",
         "clock",
         "timers",
     ],
