@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use self::framings::Framings;
+use crate::buffers::write_together;
 use crate::clock;
 use crate::error::ProxyError;
 
@@ -331,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
             let all = bufs.iter().map(|buf| buf.len()).sum();
             return self.poll_answer(cx).map_ok(|()| all);
         }
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let written = write_together(&mut self.io, cx, bufs);
         self.watch(cx, written)
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffers::{Buffer, PIECE};
+use crate::buffers::{Buffer, PIECE, write_together};
 
 /// Plaintext that is encrypted before the socket is asked to take some, and the
 /// most that waits for a socket that takes none.
@@ -287,7 +287,7 @@ impl<S: AsyncWrite + Unpin> Write for Blocking<'_, '_, S> {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        Self::said(Pin::new(&mut *self.io).poll_write_vectored(self.cx, bufs))
+        Self::said(write_together(self.io, self.cx, bufs))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -13,6 +13,7 @@ use selvage_policy::flag::Flag;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::buffers::write_together;
 use crate::identity::Identity;
 use crate::telemetry::metrics::{Metrics, Side};
 use crate::tls::{self, Inside, TlsError, TlsStream};
@@ -76,7 +77,10 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Plain(stream) => write_together(stream, cx, bufs),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
