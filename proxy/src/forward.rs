@@ -244,3 +244,74 @@ async fn watched(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// Polls a direction once.
+    async fn turn(
+        way: &mut Way,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<bool> {
+        poll_fn(|cx| Poll::Ready(way.poll(cx, (&mut *from, &mut *to), |_| {})))
+            .await
+            .map(|result| result.is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_buffer_is_held_only_while_the_writer_takes_nothing() {
+        let (mut caller, mut from) = duplex(100_000);
+        let (mut to, mut server) = duplex(1_000);
+        let mut way = Way::default();
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
+        assert!(way.buffer.is_none(), "nothing has come");
+        caller.write_all(&[7; 3_000]).await.unwrap();
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
+        assert!(way.buffer.is_some(), "the writer has taken 1,000 of 3,000");
+        let mut received = [0; 3_000];
+        for part in received.chunks_mut(1_000) {
+            server.read_exact(part).await.unwrap();
+            assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
+        }
+        assert_eq!(received, [7; 3_000]);
+        assert!(way.buffer.is_none(), "all is written");
+        assert_eq!(way.moved, 3_000);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_passed_on_after_the_last_byte() {
+        let (mut caller, mut from) = duplex(1_000);
+        let (mut to, mut server) = duplex(1_000);
+        let mut way = Way::default();
+        caller.write_all(b"last").await.unwrap();
+        caller.shutdown().await.unwrap();
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(true));
+        let mut received = String::new();
+        server.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "last");
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(true));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_has_gone_breaks_the_direction() {
+        let (mut caller, mut from) = duplex(1_000);
+        let (mut to, server) = duplex(1_000);
+        drop(server);
+        caller.write_all(b"lost").await.unwrap();
+        let mut way = Way::default();
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(false));
+    }
+
+    #[tokio::test]
+    async fn a_direction_that_never_runs_dry_lets_others_have_their_turn() {
+        let mut from = tokio::io::repeat(7);
+        let mut to = tokio::io::sink();
+        let mut way = Way::default();
+        assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
+        assert_eq!(way.moved, TURN as u64);
+    }
+}

@@ -61,7 +61,7 @@ pub mod clock;
 // Timers that are lent out.
 pub mod timers;
 
-// What bytes pass through.
+// What bytes pass through on their way.
 pub mod buffers;
 
 // The gRPC stubs of the control plane.

@@ -25,7 +25,7 @@ use crate::http::body::ResponseBody;
 use crate::http::received::Received;
 use crate::http::stream::{Pinger, Pump};
 use crate::request::{Downstream, handle};
-use crate::upstream::http2::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
+use crate::upstream::http2::{CONNECTION_WINDOW, FRAME, SEND_BUFFER, STREAM_WINDOW};
 use crate::worker::Worker;
 
 /// Streams that a peer resets before we answered, until the connection is ended (CVE-2023-44487).
@@ -48,6 +48,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(header_bytes)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_frame_size(FRAME)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .handshake::<_, Bytes>(stream);

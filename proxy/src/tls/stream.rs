@@ -10,14 +10,16 @@ use std::task::{Context, Poll, ready};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffers::{Buffer, PIECE, write_together};
+use crate::buffers::{self, Buffer, PIECE, write_together};
 
 /// Plaintext that is encrypted before the socket is asked to take some, and the
 /// most that waits for a socket that takes none.
-const BATCH: usize = 64 * 1024;
+const BATCH: usize = buffers::SIZE;
 
-/// Slices that a write is cut into: a batch in pieces, and a few shorter ones.
-const PIECES: usize = BATCH / PIECE + 8;
+/// Plaintext that is encrypted at once: full records.
+const RECORDS: usize = 4 * 16 * 1024;
+/// Slices that it is cut into: pieces, and a few shorter ones.
+const PIECES: usize = RECORDS / PIECE + 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -144,17 +146,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts up to [`BATCH`], and writes once as much has gathered.
+    /// Encrypts what is next, and writes once a batch has gathered.
     fn poll_encrypt(
         &mut self,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut pieces = [IoSlice::new(&[]); PIECES];
-        let pieces = in_pieces(bufs, &mut pieces);
-        if pieces.is_empty() {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Poll::Ready(Ok(0));
         }
+        let mut places = [IoSlice::new(&[]); PIECES];
+        let pieces = if bufs.iter().all(|buf| buf.len() <= PIECE) {
+            bufs
+        } else {
+            in_pieces(bufs, &mut places)
+        };
         loop {
             let count = self.session.writer().write_vectored(pieces)?;
             self.queued += count;
@@ -241,13 +247,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
     }
 }
 
-/// The first of `bufs` in slices no longer than a piece, as far as there are places.
+/// The first [`RECORDS`] bytes of `bufs` in slices no longer than a piece, as far as there are places.
 fn in_pieces<'p, 'b>(bufs: &'b [IoSlice<'_>], places: &'p mut [IoSlice<'b>]) -> &'p [IoSlice<'b>] {
     let pieces = bufs.iter().flat_map(|buf| buf.chunks(PIECE));
-    let mut count = 0;
+    let (mut count, mut left) = (0, RECORDS);
     for (place, piece) in places.iter_mut().zip(pieces) {
+        let piece = &piece[..piece.len().min(left)];
         *place = IoSlice::new(piece);
         count += 1;
+        left -= piece.len();
+        if left == 0 {
+            break;
+        }
     }
     &places[..count]
 }
@@ -294,3 +305,6 @@ impl<S: AsyncWrite + Unpin> Write for Blocking<'_, '_, S> {
         Self::said(Pin::new(&mut *self.io).poll_flush(self.cx))
     }
 }
+
+#[cfg(test)]
+mod tests;

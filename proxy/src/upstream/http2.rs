@@ -35,7 +35,10 @@ pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// Response heads larger than this are refused.
 pub const HEADER_LIST: u32 = 64 * 1024;
 /// Bytes of one stream that wait for the socket.
-pub const SEND_BUFFER: usize = 64 * 1024;
+pub const SEND_BUFFER: usize = 128 * 1024;
+/// The largest frame that a peer may send. Each costs a turn of its own, and lets no other stream
+/// between; two fit into a stream's window, so that one is on its way while the other is read.
+pub const FRAME: u32 = STREAM_WINDOW / 2;
 /// A silent HTTP/2 peer with requests in flight is asked, and given up.
 const PING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
 
@@ -104,6 +107,7 @@ impl Shared {
             .initial_max_send_streams(STREAMS)
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
+            .max_frame_size(FRAME)
             .handshake(io)
             .await?;
         let state = Rc::new(State::default());

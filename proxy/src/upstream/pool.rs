@@ -24,13 +24,13 @@ use tokio::time::Instant;
 use super::connect::{ConnectError, Connected, Io, Peer, connect};
 use super::expiry::Expiry;
 use super::failure;
-use super::http2::{Answer, SEND_BUFFER, Shared, Stream};
-use crate::clock;
+use super::http2::{Answer, HEADER_LIST, Shared, Stream};
 use crate::http::received::Received;
 use crate::http::replay::RequestBody;
 use crate::identity::Identity;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Inside;
+use crate::{buffers, clock};
 
 /// A peer that speaks HTTP/1.1 alone is asked again after this long: it may be another by then.
 const HTTP1_ONLY: Duration = Duration::from_secs(300);
@@ -210,7 +210,8 @@ impl Pool {
         permit: ConnectionPermit,
     ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(SEND_BUFFER)
+            .max_buf_size(buffers::SIZE)
+            .max_header_size(HEADER_LIST as usize)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| ConnectError::Refused(self.peer.address, error.to_string()))?;
