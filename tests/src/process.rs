@@ -60,7 +60,7 @@ pub fn binary(name: &str) -> PathBuf {
 #[must_use]
 pub fn target() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    // target/PROFILE/deps/promises-HASH
+    // target/PROFILE/deps/e2e-HASH
     test.ancestors()
         .nth(3)
         .expect("a test lies three folders deep in target")
