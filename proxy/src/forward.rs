@@ -269,12 +269,12 @@ mod tests {
         let mut way = Way::default();
         assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
         assert!(way.buffer.is_none(), "nothing has come");
-        caller.write_all(&[7; 3_000]).await.unwrap();
+        caller.write_all(&[7; 3_000]).await.expect("a pipe");
         assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
         assert!(way.buffer.is_some(), "the writer has taken 1,000 of 3,000");
         let mut received = [0; 3_000];
         for part in received.chunks_mut(1_000) {
-            server.read_exact(part).await.unwrap();
+            server.read_exact(part).await.expect("a pipe");
             assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Pending);
         }
         assert_eq!(received, [7; 3_000]);
@@ -287,11 +287,11 @@ mod tests {
         let (mut caller, mut from) = duplex(1_000);
         let (mut to, mut server) = duplex(1_000);
         let mut way = Way::default();
-        caller.write_all(b"last").await.unwrap();
-        caller.shutdown().await.unwrap();
+        caller.write_all(b"last").await.expect("a pipe");
+        caller.shutdown().await.expect("a pipe");
         assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(true));
         let mut received = String::new();
-        server.read_to_string(&mut received).await.unwrap();
+        server.read_to_string(&mut received).await.expect("a pipe");
         assert_eq!(received, "last");
         assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(true));
     }
@@ -301,7 +301,7 @@ mod tests {
         let (mut caller, mut from) = duplex(1_000);
         let (mut to, server) = duplex(1_000);
         drop(server);
-        caller.write_all(b"lost").await.unwrap();
+        caller.write_all(b"lost").await.expect("a pipe");
         let mut way = Way::default();
         assert_eq!(turn(&mut way, &mut from, &mut to).await, Poll::Ready(false));
     }
