@@ -18,6 +18,9 @@ use crate::process::{self, Process};
 use crate::sidecar::{Builder, Sidecar};
 use crate::wait::{self, PATIENCE};
 
+/// How long after a change the control plane tells proxies of it at the latest, with room.
+const PUBLISHED_WITHIN: Duration = Duration::from_millis(400);
+
 /// A running control plane with an empty store.
 pub struct ControlPlane {
     /// Its process.
@@ -174,7 +177,7 @@ impl ControlPlane {
 
     /// Waits until the service has this many healthy workloads; returns how long that took.
     pub async fn registered(&self, service: &str, count: usize) -> Duration {
-        wait::until(
+        let took = wait::until(
             &format!("{count} healthy workloads of {service}"),
             3 * PATIENCE,
             async || {
@@ -194,7 +197,11 @@ impl ControlPlane {
                     == count
             },
         )
-        .await
+        .await;
+        // The registry knows; proxies are told within the longest debounce of 250 ms. A sidecar
+        // that started sooner and asked would hear that there is no such service yet.
+        tokio::time::sleep(PUBLISHED_WITHIN).await;
+        took
     }
 }
 
