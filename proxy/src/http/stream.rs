@@ -34,7 +34,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         }
     }
 
-    /// Ready with `true` when there is nothing more to do.
+    /// Ready when there is nothing more to send; an error where the stream is no longer ours to use.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(Ok(()));
