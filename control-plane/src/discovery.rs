@@ -1,6 +1,7 @@
 //! The `Discovery` service: one task per proxy, which carries messages between
 //! the stream and the pure half of the protocol in `selvage-api`. Sees only
-//! what is published; a caller sees it as its own namespace does.
+//! what is published, and never answers a question with a picture older than
+//! the question; a caller sees it as its own namespace does.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -184,6 +185,9 @@ impl Task {
         connected: &Connected,
     ) -> Result<(), Status> {
         let mut published = self.shared.mesh.published();
+        // Whoever was told of a change may start a proxy that asks for it: a picture that
+        // lacks it would be taken for the truth until the next one.
+        let mut asked_at = self.shared.mesh.changes();
         let left = self
             .caller
             .not_after
@@ -194,7 +198,7 @@ impl Task {
         let mut sent_at: Option<Instant> = None;
         let stop = self.shared.stop.clone();
         loop {
-            if let Some(push) = next_push(session, viewer, &mut published) {
+            if let Some(push) = next_push(session, viewer, &mut published, asked_at) {
                 connected.update(|status| status.sent = Some(push.revision));
                 sent_at = Some(Instant::now());
                 // One push is outstanding at a time, so there is room for it
@@ -206,8 +210,26 @@ impl Task {
             }
             let answer_due = sent_at.map(|at| at + ANSWER_TIMEOUT);
             tokio::select! {
+                // A picture that was waited for is pushed before another question can ask for more.
+                biased;
+                () = stop.cancelled() => {
+                    return Err(Status::unavailable("the control plane is stopping"));
+                }
+                () = self.outgoing.closed() => return Ok(()),
+                () = &mut expiry => {
+                    return Err(Status::unauthenticated("the client certificate has ended: renew and connect again"));
+                }
+                () = due(answer_due) => {
+                    return Err(Status::deadline_exceeded("a push was not answered"));
+                }
+                changed = published.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
+                }
                 message = self.incoming.message() => {
                     let Some(request) = message? else { return Ok(()) };
+                    if !request.subscribe.is_empty() {
+                        asked_at = self.shared.mesh.changes();
+                    }
                     let event = session
                         .on_request(request)
                         .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -217,19 +239,6 @@ impl Task {
                     }
                     self.answered(event, viewer, connected);
                 }
-                changed = published.changed() => {
-                    changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
-                }
-                () = &mut expiry => {
-                    return Err(Status::unauthenticated("the client certificate has ended: renew and connect again"));
-                }
-                () = due(answer_due) => {
-                    return Err(Status::deadline_exceeded("a push was not answered"));
-                }
-                () = stop.cancelled() => {
-                    return Err(Status::unavailable("the control plane is stopping"));
-                }
-                () = self.outgoing.closed() => return Ok(()),
             }
         }
     }
@@ -269,12 +278,18 @@ impl Task {
     }
 }
 
+/// The next push, once a picture is there that shows `asked_at` changes: it
+/// follows within the debounce.
 fn next_push(
     session: &mut Session,
     viewer: &Viewer,
     published: &mut watch::Receiver<Arc<Published>>,
+    asked_at: u64,
 ) -> Option<DeltaResponse> {
     let now = Arc::clone(&published.borrow_and_update());
+    if now.changes < asked_at {
+        return None;
+    }
     session.next(|name| now.view(viewer, name), now.revision)
 }
 

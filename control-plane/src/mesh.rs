@@ -1,7 +1,7 @@
 //! The live state of the mesh: resources, registrations, revision. Every
 //! change takes the same road: decided by the core, written to the store, then
-//! live, then published after a short wait for more. Knows no protocol: the
-//! services and the operator API call it.
+//! live, then published. Knows no protocol: the services and the operator API
+//! call it.
 
 mod folder;
 mod publish;
@@ -19,7 +19,7 @@ use selvage_core::parse;
 use selvage_core::registry::{Alarm, Registry};
 use selvage_core::resource::{Resource, ResourceKey};
 use selvage_core::world::{Action, Apply, Change, World};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, watch};
 
 use crate::journal::Journal;
 use crate::store::{Edit, Key, Store, StoreError};
@@ -90,7 +90,9 @@ pub(crate) struct Mesh {
     /// the other. Heartbeats do not need it: they are not stored.
     writer: Mutex<()>,
     live: RwLock<Live>,
-    dirty: Notify,
+    /// How many changes went live. Counted while `live` is held for writing, so
+    /// that whoever sees a change finds it counted.
+    changes: watch::Sender<u64>,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -138,7 +140,7 @@ impl Mesh {
             journal,
             writer: Mutex::new(()),
             live: RwLock::new(live),
-            dirty: Notify::new(),
+            changes: watch::Sender::new(0),
             published: watch::Sender::new(Arc::new(published)),
         })
     }
@@ -304,8 +306,18 @@ impl Mesh {
         let mut live = self.live.write();
         live.world = world;
         live.revision = revision;
-        drop(live);
-        self.dirty.notify_one();
+        self.count_change(&mut live);
+    }
+
+    /// Counts a change that `live` was just given; its publication follows.
+    fn count_change(&self, _held: &mut Live) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// How many changes went live so far. A picture with as many shows all
+    /// that anybody was told before.
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changes.borrow()
     }
 
     /// What is published, now and later.

@@ -18,9 +18,6 @@ use crate::process::{self, Process};
 use crate::sidecar::{Builder, Sidecar};
 use crate::wait::{self, PATIENCE};
 
-/// How long after a change the control plane tells proxies of it at the latest, with room.
-const PUBLISHED_WITHIN: Duration = Duration::from_millis(400);
-
 /// A running control plane with an empty store.
 pub struct ControlPlane {
     /// Its process.
@@ -176,8 +173,9 @@ impl ControlPlane {
     }
 
     /// Waits until the service has this many healthy workloads; returns how long that took.
+    /// A proxy that asks for the service afterwards is told of them.
     pub async fn registered(&self, service: &str, count: usize) -> Duration {
-        let took = wait::until(
+        wait::until(
             &format!("{count} healthy workloads of {service}"),
             3 * PATIENCE,
             async || {
@@ -197,11 +195,7 @@ impl ControlPlane {
                     == count
             },
         )
-        .await;
-        // The registry knows; proxies are told within the longest debounce of 250 ms. A sidecar
-        // that started sooner and asked would hear that there is no such service yet.
-        tokio::time::sleep(PUBLISHED_WITHIN).await;
-        took
+        .await
     }
 }
 

@@ -1,5 +1,6 @@
-//! What proxies are told: an immutable picture of the mesh, replaced after a
-//! short wait for further changes. Each view is computed once per picture.
+//! What proxies are told: an immutable picture of the mesh. A change after a
+//! quiet time is published at once, one of a burst after a short wait for
+//! more. Each view is computed once per picture.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use selvage_core::world::World;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Mesh;
+use super::{Live, Mesh};
 
-/// A change waits this long for another one.
+/// A change that comes sooner than this after a publication waits this long for another one.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(25);
 /// However many come, the first one waits no longer than this.
 pub(crate) const DEBOUNCE_LIMIT: Duration = Duration::from_millis(250);
@@ -36,6 +37,8 @@ pub(crate) struct Published {
     world: World,
     registry: Registry,
     pub(crate) revision: u64,
+    /// How many of [`Mesh::changes`] it shows.
+    pub(crate) changes: u64,
     bundle: v1::Resource,
     /// By the viewer's namespace and the service.
     views: Mutex<HashMap<(String, ServiceName), Option<v1::Resource>>>,
@@ -53,16 +56,18 @@ impl Published {
             world: world.clone(),
             registry: registry.clone(),
             revision,
+            changes: 0,
             bundle: view::resource(ResourceType::TrustBundle, domain, Body::TrustBundle(bundle)),
             views: Mutex::new(HashMap::new()),
         }
     }
 
-    fn next(&self, world: &World, registry: &Registry, revision: u64) -> Self {
+    fn next(&self, live: &Live, changes: u64) -> Self {
         Self {
-            world: world.clone(),
-            registry: registry.clone(),
-            revision,
+            world: live.world.clone(),
+            registry: live.registry.clone(),
+            revision: live.revision,
+            changes,
             bundle: self.bundle.clone(),
             views: Mutex::new(HashMap::new()),
         }
@@ -101,30 +106,140 @@ impl Published {
     }
 }
 
+/// Changes that are published together.
+#[derive(Debug)]
+struct Burst {
+    /// When, unless another change comes before.
+    due: Instant,
+    /// However many come, not later than this.
+    limit: Instant,
+}
+
+impl Burst {
+    /// Begins with a change at `now`. The last publication was at `published`,
+    /// `None` before the first.
+    fn begin(now: Instant, published: Option<Instant>) -> Self {
+        let quiet = published.is_none_or(|at| now.duration_since(at) >= DEBOUNCE);
+        Self {
+            due: if quiet { now } else { now + DEBOUNCE },
+            limit: now + DEBOUNCE_LIMIT,
+        }
+    }
+
+    /// Another change came at `now`.
+    fn extend(&mut self, now: Instant) {
+        self.due = (now + DEBOUNCE).min(self.limit);
+    }
+}
+
 impl Mesh {
-    /// Publishes after each burst of changes, until told to stop.
+    /// Publishes changes, bursts of them together, until told to stop.
     pub(crate) async fn publish(&self, stop: CancellationToken) {
+        let mut changes = self.changes.subscribe();
+        let mut last = None;
         loop {
+            let shown = self.published.borrow().changes;
             tokio::select! {
-                () = self.dirty.notified() => {}
+                // The count cannot end: it lives as long as we do.
+                _ = changes.wait_for(|made| *made > shown) => {}
                 () = stop.cancelled() => return,
             }
-            let limit = Instant::now() + DEBOUNCE_LIMIT;
-            loop {
-                let quiet = (Instant::now() + DEBOUNCE).min(limit);
+            let mut burst = Burst::begin(Instant::now(), last);
+            while Instant::now() < burst.due {
                 tokio::select! {
                     biased;
-                    () = tokio::time::sleep_until(quiet) => break,
-                    () = self.dirty.notified() => {}
+                    () = tokio::time::sleep_until(burst.due) => {}
+                    _ = changes.changed() => burst.extend(Instant::now()),
                 }
             }
-            let next = {
-                let live = self.live.read();
-                self.published
-                    .borrow()
-                    .next(&live.world, &live.registry, live.revision)
-            };
-            self.published.send_replace(Arc::new(next));
+            self.publish_now();
+            last = Some(Instant::now());
+        }
+    }
+
+    fn publish_now(&self) {
+        let next = {
+            // Nothing is counted while this is held, so the count is that of what is copied.
+            let live = self.live.read();
+            self.published.borrow().next(&live, self.changes())
+        };
+        self.published.send_replace(Arc::new(next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When each of the changes at these milliseconds is published.
+    fn published(changes: &[u64]) -> Vec<u64> {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut published = Vec::new();
+        let mut last = None;
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            let mut burst = Burst::begin(at(*first), last);
+            let mut taken = 1;
+            while let Some(change) = rest.get(taken).filter(|change| at(**change) < burst.due) {
+                burst.extend(at(*change));
+                taken += 1;
+            }
+            let due = (burst.due - start).as_millis();
+            published.extend(std::iter::repeat_n(due as u64, taken));
+            last = Some(burst.due);
+            rest = &rest[taken..];
+        }
+        published
+    }
+
+    #[test]
+    fn a_change_after_a_quiet_time_is_published_at_once() {
+        for changes in [vec![0], vec![1000], vec![0, 25], vec![0, 1000, 2000]] {
+            assert_eq!(published(&changes), changes);
+        }
+    }
+
+    #[test]
+    fn a_change_soon_after_a_publication_waits_for_more() {
+        for (changes, shown) in [
+            (vec![0, 1], vec![0, 26]),
+            (vec![0, 24], vec![0, 49]),
+            (vec![0, 1, 2, 20], vec![0, 45, 45, 45]),
+            // The quiet time begins with the publication, not with the change before it.
+            (vec![0, 1, 30], vec![0, 26, 55]),
+            (vec![0, 1, 51], vec![0, 26, 51]),
+        ] {
+            assert_eq!(published(&changes), shown, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn changes_without_an_end_wait_no_longer_than_the_limit() {
+        let changes: Vec<_> = (0..1000).step_by(10).collect();
+        let mut shown = published(&changes);
+        shown.dedup();
+        assert_eq!(shown[..3], [0, 260, 510]);
+    }
+
+    #[test]
+    fn in_any_rhythm_publications_are_apart_and_no_change_waits_too_long() {
+        let (apart, limit) = (DEBOUNCE.as_millis(), DEBOUNCE_LIMIT.as_millis());
+        for step in 1..100 {
+            let changes: Vec<_> = (0..3000).step_by(step).collect();
+            let mut shown = published(&changes);
+            assert_eq!(shown.len(), changes.len());
+            for (change, shown) in changes.iter().zip(&shown) {
+                let waited = u128::from(shown - change);
+                assert!(waited <= limit, "{change} of every {step} ms: {waited} ms");
+            }
+            shown.dedup();
+            for two in shown.windows(2) {
+                assert!(
+                    u128::from(two[1] - two[0]) >= apart,
+                    "every {step} ms: {two:?}"
+                );
+            }
         }
     }
 }

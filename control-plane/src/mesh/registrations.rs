@@ -42,16 +42,17 @@ impl Mesh {
             );
         }
         let mut live = self.live.write();
-        live.registry.register(registration, Instant::now())?;
+        let made = live.registry.register(registration, Instant::now())?;
         live.revision = revision.unwrap_or(live.revision);
+        // A heartbeat since the trial may have left more to change, or less.
+        if revision.is_some() || !made.is_empty() {
+            self.count_change(&mut live);
+        }
         drop(live);
         for change in &changes {
             let message = format!("{:?} as a replica of {}", change.event, change.service);
             self.journal
                 .record("registry", &change.workload.to_string(), message);
-        }
-        if !changes.is_empty() {
-            self.dirty.notify_one();
         }
         Ok(())
     }
@@ -66,15 +67,17 @@ impl Mesh {
         identity: &SpiffeId,
         health: &[(u16, bool)],
     ) -> Result<(), NotRegistered> {
-        let change = self
-            .live
-            .write()
+        let mut live = self.live.write();
+        let change = live
             .registry
             .heartbeat(key, identity, health, Instant::now())?;
+        if change.is_some() {
+            self.count_change(&mut live);
+        }
+        drop(live);
         if let Some(change) = change {
             self.journal
                 .record("registry", &key.to_string(), format!("{:?}", change.event));
-            self.dirty.notify_one();
         }
         Ok(())
     }
@@ -105,11 +108,13 @@ impl Mesh {
         let mut live = self.live.write();
         live.revision = revision;
         let gone = live.registry.deregister(key, identity);
+        if gone.is_ok() {
+            self.count_change(&mut live);
+        }
         drop(live);
         if gone.is_ok() {
             self.journal
                 .record("registry", &key.to_string(), "deregistered");
-            self.dirty.notify_one();
         }
         Ok(gone.ok().map(drop))
     }
@@ -123,10 +128,11 @@ impl Mesh {
         let (expiry, alarm_before) = {
             let mut live = self.live.write();
             let expiry = live.registry.expire(now);
-            (
-                expiry.clone(),
-                std::mem::replace(&mut live.alarm, expiry.alarm),
-            )
+            if !expiry.changes.is_empty() {
+                self.count_change(&mut live);
+            }
+            let before = std::mem::replace(&mut live.alarm, expiry.alarm);
+            (expiry, before)
         };
         match (alarm_before, expiry.alarm) {
             (None, Some(Alarm { silent, of })) => {
@@ -157,10 +163,9 @@ impl Mesh {
                 .store
                 .call(move |db| db.delete_registrations(&removed))
                 .await?;
-            self.live.write().revision = revision;
-        }
-        if !expiry.changes.is_empty() {
-            self.dirty.notify_one();
+            let mut live = self.live.write();
+            live.revision = revision;
+            self.count_change(&mut live);
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use selvage_api::client::{Received, Session};
 use selvage_api::name;
 use selvage_api::v1::resource::Body;
-use selvage_api::v1::{Resource, Service};
+use selvage_api::v1::{Health, HeartbeatRequest, RegisteredPort, Resource, Service};
 use tonic::Code;
 
-use crate::support::{Plane, eventually, hello};
+use crate::support::{Plane, Workload, eventually, hello};
 
 fn service(resource: Option<&Resource>) -> Option<&Service> {
     match resource?.body.as_ref()? {
@@ -93,6 +93,107 @@ async fn a_policy_reaches_a_proxy_and_its_answer_comes_back() {
         |answer| answer.1["items"] == serde_json::json!([]),
     )
     .await;
+    plane.stop().await;
+}
+
+/// Services of one workload, each asked for once.
+const SERVICES: usize = 20;
+
+/// `service-0` and so on, and a workload whose token binds them all.
+async fn many_services(plane: &Plane) -> (Vec<String>, Workload) {
+    let services: Vec<_> = (0..SERVICES).map(|n| format!("service-{n}")).collect();
+    let asked = serde_json::json!({ "workload": "shop/orders", "services": services });
+    let token = plane.token(asked).await;
+    let (svid, bundle) = plane.attest(&token).await.unwrap();
+    let workload = Workload::with(plane, svid, bundle).await.unwrap();
+    (services, workload)
+}
+
+async fn report(workload: &Workload, service: &str, health: Health) {
+    let mut beat = HeartbeatRequest {
+        namespace: "shop".into(),
+        workload: service.into(),
+        ports: Vec::new(),
+    };
+    beat.ports.push(RegisteredPort {
+        service_port: 80,
+        protocol: 2,
+        health: health.into(),
+    });
+    workload.registry().heartbeat(beat).await.unwrap();
+}
+
+/// Makes the service unhealthy, in a burst: a change of another one is
+/// published at once, so that this one waits for its publication.
+async fn fail_in_a_burst(workload: &Workload, service: &str) {
+    let other = "registered-before";
+    report(workload, other, Health::Unhealthy).await;
+    report(workload, other, Health::Healthy).await;
+    report(workload, service, Health::Unhealthy).await;
+}
+
+fn is_unhealthy(found: Option<&Resource>) -> bool {
+    let endpoint = service(found).and_then(|service| service.endpoints.first());
+    endpoint.is_some_and(|endpoint| endpoint.ports[0].health() == Health::Unhealthy)
+}
+
+#[tokio::test]
+async fn what_was_registered_is_in_the_first_push_of_a_later_stream() {
+    let plane = Plane::start().await;
+    let (services, orders) = many_services(&plane).await;
+    for name in &services {
+        orders.register(name, name).await.unwrap();
+        let wanted = name::service("shop", name);
+        let mut session = Session::new(hello("shop", name, name));
+        session.subscribe([wanted.clone()]).unwrap();
+        let mut stream = orders.open(&mut session).await.unwrap();
+        stream.take(&mut session).await;
+        assert!(session.resource(&wanted).is_some(), "{name} is absent");
+    }
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_stream_is_told_nothing_older_than_itself() {
+    let plane = Plane::start().await;
+    let (services, orders) = many_services(&plane).await;
+    orders
+        .register("registered-before", "service-0")
+        .await
+        .unwrap();
+    for name in &services[1..] {
+        orders.register(name, name).await.unwrap();
+        fail_in_a_burst(&orders, name).await;
+        let wanted = name::service("shop", name);
+        let mut session = Session::new(hello("shop", name, name));
+        session.subscribe([wanted.clone()]).unwrap();
+        let mut stream = orders.open(&mut session).await.unwrap();
+        stream.take(&mut session).await;
+        assert!(is_unhealthy(session.resource(&wanted)), "{name}");
+    }
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_subscription_is_told_nothing_older_than_itself() {
+    let plane = Plane::start().await;
+    let (services, orders) = many_services(&plane).await;
+    orders
+        .register("registered-before", "service-0")
+        .await
+        .unwrap();
+    let mut session = Session::new(hello("shop", "registered-before", "service-0"));
+    let mut stream = orders.open(&mut session).await.unwrap();
+    stream.take(&mut session).await;
+    for name in &services[1..] {
+        orders.register(name, name).await.unwrap();
+        fail_in_a_burst(&orders, name).await;
+        let wanted = name::service("shop", name);
+        let asked = session.subscribe([wanted.clone()]).unwrap();
+        stream.send(asked).await;
+        stream.take(&mut session).await;
+        assert!(is_unhealthy(session.resource(&wanted)), "{name}");
+    }
     plane.stop().await;
 }
 

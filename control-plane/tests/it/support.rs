@@ -153,6 +153,7 @@ impl Plane {
             let tls = tokio_rustls::TlsConnector::from(Arc::clone(&tls));
             async move {
                 let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
                 let name = ServerName::try_from("control-plane").unwrap();
                 Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
             }
@@ -301,6 +302,14 @@ impl Stream {
         message.and_then(|message| message.ok_or_else(|| tonic::Status::cancelled("ended")))
     }
 
+    /// Acknowledges the next push.
+    pub(crate) async fn take(&mut self, session: &mut Session) {
+        let response = self.receive().await.unwrap();
+        assert!(matches!(session.on_response(response), Received::Push(_)));
+        let ack = session.ack();
+        self.send(ack).await;
+    }
+
     /// Acknowledges pushes until the resource is as wanted.
     pub(crate) async fn until(
         &mut self,
@@ -309,10 +318,7 @@ impl Stream {
         mut wanted: impl FnMut(Option<&Resource>) -> bool,
     ) {
         while !wanted(session.resource(name)) {
-            let response = self.receive().await.unwrap();
-            assert!(matches!(session.on_response(response), Received::Push(_)));
-            let ack = session.ack();
-            self.send(ack).await;
+            self.take(session).await;
         }
     }
 

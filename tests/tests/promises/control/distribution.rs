@@ -13,6 +13,9 @@ use serde_json::json;
 
 use super::scene;
 
+/// Services that register one after the other, each asked for right after.
+const FRESH_SERVICES: usize = 30;
+
 const DENY: &str = "kind: AuthorizationPolicy\nmetadata: { name: closed, namespace: shop }\nspec:\n  targetRefs: [{ kind: Service, name: orders }]\n  rules: [{ name: nobody, action: deny }]\n";
 
 #[tokio::test]
@@ -164,4 +167,49 @@ async fn an_unknown_service_is_known_as_soon_as_it_is_there() {
             == 200
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_registered_service_is_known_to_whoever_asks_next() {
+    let app = App::echo().await;
+    let (control, _server, caller) = scene(json!({}), &app).await;
+    let pki = Pki::new();
+    let mut failed = Vec::new();
+    for number in 0..FRESH_SERVICES {
+        let service = format!("fresh-{number}");
+        let authority = format!("{service}.shop");
+        let newcomer = control
+            .sidecar(&format!("newcomer-{number}"), "client")
+            .await
+            .write(&pki);
+        let _replica = control
+            .sidecar(&format!("{service}-1"), &service)
+            .await
+            .application(80, app.address, "http")
+            .start(&pki)
+            .await;
+        control.registered(&service, 1).await;
+        // One that runs asks for it on its open stream, one that starts on a new stream.
+        let running = client::get(caller.outbound(), &authority, "/");
+        let starting = async {
+            let newcomer = newcomer.start().await;
+            client::get(newcomer.outbound(), &authority, "/").await
+        };
+        let (running, starting) = tokio::join!(running, starting);
+        for (who, answer) in [("running", running), ("starting", starting)] {
+            if answer.status != 200 {
+                failed.push(format!(
+                    "{service}, {who}: {} {}",
+                    answer.status,
+                    answer.flag()
+                ));
+            }
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} of {}: {failed:?}",
+        failed.len(),
+        2 * FRESH_SERVICES
+    );
 }
