@@ -1,6 +1,7 @@
-//! Timers that are lent out. Most waits end long before their limit; taking a
-//! timer that is already set, and moving it only when it fires too early,
-//! spares an insertion into the runtime's wheel and a removal per request.
+//! Timers that are moved late, and lent out. Most waits end long before their
+//! limit; taking a timer that is already set, and moving it only when it fires
+//! too early, spares an insertion into the runtime's wheel and a removal per
+//! request.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,9 +14,44 @@ use tokio::time::{Instant, Sleep};
 /// Timers kept while nobody needs them.
 const KEPT: usize = 256;
 
+/// A timer that is told with each poll which moment is meant. It may be set for
+/// an earlier one, and is moved when it fires then.
+#[derive(Debug)]
+pub struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    /// Set, to be polled with the moment that is meant.
+    #[must_use]
+    pub fn at(until: Instant) -> Self {
+        Self(Box::pin(tokio::time::sleep_until(until)))
+    }
+
+    /// Ready at `until`, or later.
+    pub fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = &mut self.0;
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
+
+    /// Forgets the task it last woke, which it would keep in memory; `false`
+    /// where it has fired and is of no more use as it is.
+    fn forget(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.0.as_mut().poll(&mut nobody).is_pending()
+    }
+}
+
 /// The timers of one worker.
 #[derive(Default)]
-pub struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
+pub struct Timers(RefCell<Vec<Alarm>>);
 
 impl fmt::Debug for Timers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +67,7 @@ impl Timers {
     pub fn lend(&self, until: Instant) -> Timer<'_> {
         let kept = self.0.borrow_mut().pop();
         Timer {
-            sleep: Some(kept.unwrap_or_else(|| Box::pin(tokio::time::sleep_until(until)))),
+            alarm: Some(kept.unwrap_or_else(|| Alarm::at(until))),
             home: self,
         }
     }
@@ -40,25 +76,16 @@ impl Timers {
 /// A timer that goes back when it is dropped.
 #[derive(Debug)]
 pub struct Timer<'t> {
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
     home: &'t Timers,
 }
 
 impl Timer<'_> {
     /// Ready at `until`, or later.
     pub fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(sleep) = &mut self.sleep else {
-            return Poll::Pending;
-        };
-        if sleep.deadline() > until {
-            sleep.as_mut().reset(until);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(until);
+        match &mut self.alarm {
+            Some(alarm) => alarm.poll(until, cx),
+            None => Poll::Pending,
         }
     }
 }
@@ -66,12 +93,10 @@ impl Timer<'_> {
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
         let mut kept = self.home.0.borrow_mut();
-        if let Some(mut sleep) = self.sleep.take().filter(|_| kept.len() < KEPT) {
-            // Else it would keep the memory of the task it last woke.
-            let forgets = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            if forgets.is_pending() {
-                kept.push(sleep);
-            }
+        if let Some(mut alarm) = self.alarm.take().filter(|_| kept.len() < KEPT)
+            && alarm.forget()
+        {
+            kept.push(alarm);
         }
     }
 }

@@ -25,6 +25,7 @@ use self::framings::Framings;
 use crate::buffers::write_together;
 use crate::clock;
 use crate::error::ProxyError;
+use crate::timers::Alarm;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -113,10 +114,11 @@ pub struct Door<S> {
     io: S,
     bell: Arc<DoorBell>,
     limits: DoorLimits,
-    /// What is waited for, and until when. The timer may be set for earlier:
-    /// it is moved when it fires, not with every request.
+    /// What is waited for, and until when.
     wait: Option<(Wait, Instant)>,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Its own: hyper wants what it may give to an upgrade to be sendable, and
+    /// a worker's timers are not.
+    timer: Option<Alarm>,
     framings: Framings,
     /// Runs while the caller does not read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -173,19 +175,8 @@ impl<S> Door<S> {
                 until
             }
         };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() > until {
-            timer.as_mut().reset(until);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if clock::now() >= until {
-                return Poll::Ready(state);
-            }
-            timer.as_mut().reset(until);
-        }
-        Poll::Pending
+        let timer = self.timer.get_or_insert_with(|| Alarm::at(until));
+        timer.poll(until, cx).map(|()| state)
     }
 
     /// Ready when the caller is not waited for any longer.
