@@ -8,10 +8,11 @@ use super::workspace;
 
 /// Which packages of the workspace each may know. `core` knows `api` so that
 /// static mode and the control plane share one encoder.
-const WALLS: [(&str, &[&str]); 9] = [
+const WALLS: [(&str, &[&str]); 10] = [
     ("selvage-certs", &[]),
     ("selvage-api", &[]),
     ("selvage-policy", &["selvage-certs"]),
+    ("selvage-http2", &[]),
     ("selvage-core", &["selvage-api", "selvage-certs"]),
     (
         "selvage-proxy",
@@ -19,6 +20,7 @@ const WALLS: [(&str, &[&str]); 9] = [
             "selvage-api",
             "selvage-certs",
             "selvage-core",
+            "selvage-http2",
             "selvage-policy",
         ],
     ),
