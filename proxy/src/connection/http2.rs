@@ -1,5 +1,5 @@
 //! An HTTP/2 connection as it is served: each stream is a task that makes the
-//! journey and sends its answer. It stands on h2 itself; see `http/stream.rs`.
+//! journey and sends its answer.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -10,11 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use ::http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use ::http::{Request, Response};
-use bytes::Bytes;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use selvage_http2::server::{Connection, Respond};
+use selvage_http2::{Config, Error, Reason, RecvStream};
 use selvage_policy::snapshot::TrafficPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
@@ -25,13 +24,15 @@ use crate::http::body::ResponseBody;
 use crate::http::received::Received;
 use crate::http::stream::{Pinger, Pump};
 use crate::request::{Downstream, handle};
-use crate::upstream::http2::{CONNECTION_WINDOW, FRAME, SEND_BUFFER, STREAM_WINDOW};
+use crate::upstream::http2::{CONNECTION_WINDOW, FRAME, PROVOKED, SEND_BUFFER, STREAM_WINDOW};
 use crate::worker::Worker;
 
-/// Streams that a peer resets before we answered, until the connection is ended (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-/// Streams that a peer makes us reset, until the connection is ended (CVE-2025-8671).
-const LOCAL_RESETS: usize = 100;
+/// Streams in a row that a caller resets before we answered, until the connection is ended (CVE-2023-44487).
+const CANCELLED: u32 = 500;
+/// The same of another sidecar, which speaks for many callers.
+const CANCELLED_BY_SIDECAR: u32 = 10_000;
+/// How often a caller that does not read is given another [`LAST_WORD`] for what was written already.
+const LAST_WORDS: usize = 12;
 /// A silent HTTP/2 caller is asked, and given up.
 const PING: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(10)];
 
@@ -42,27 +43,36 @@ where
 {
     let settings = &worker.shared.settings;
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
-    let handshake = Builder::new()
-        .max_concurrent_streams(settings.streams)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(header_bytes)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_frame_size(FRAME)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(LOCAL_RESETS))
-        .handshake::<_, Bytes>(stream);
-    // A caller that says nothing is no load yet, but holds a place.
-    let greeted = match tokio::time::timeout(settings.header_timeout, handshake).await {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(error)) => {
-            tracing::debug!(remote = %downstream.remote, %error, "HTTP/2 preface");
-            return;
-        }
-        Err(_) => return,
+    let config = Config {
+        streams: settings.streams,
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        frame: FRAME,
+        header_list: header_bytes,
+        send_buffer: SEND_BUFFER,
+        cancelled: if downstream.peer.is_some() {
+            CANCELLED_BY_SIDECAR
+        } else {
+            CANCELLED
+        },
+        provoked: PROVOKED,
     };
     let downstream = Rc::new(downstream);
-    let mut serving = Serving::new(worker.clone(), downstream.clone(), greeted);
+    let connection = Connection::new(stream, config);
+    let mut serving = Serving::new(worker.clone(), downstream.clone(), connection);
+    // A caller that says nothing is no load yet, but holds a place.
+    let greeted = poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
+        Poll::Pending if !serving.connection.is_greeted() => Poll::Pending,
+        polled => Poll::Ready(polled),
+    });
+    match tokio::time::timeout(settings.header_timeout, greeted).await {
+        Ok(Poll::Pending) => {}
+        Ok(Poll::Ready(ended)) => return ended.tell(&downstream),
+        Err(_) => {
+            tracing::debug!(remote = %downstream.remote, "HTTP/2 caller does not begin");
+            return;
+        }
+    }
     let closing = worker.shared.lifecycle.closing(downstream.direction());
     let ended = {
         let mut told = pin!(async {
@@ -80,24 +90,17 @@ where
     };
     let ended = match ended {
         Some(Ended::Idle) | None => {
-            serving.connection.graceful_shutdown();
+            serving.connection.leave();
             last_word(&mut serving).await
         }
         Some(ended) => ended,
     };
-    match ended {
-        Ended::Idle | Ended::Closed(Ok(())) => {}
-        Ended::Closed(Err(error)) => {
-            tracing::debug!(remote = %downstream.remote, %error, "HTTP/2 connection");
-        }
-        Ended::Stalled => {
-            tracing::debug!(remote = %downstream.remote, "HTTP/2 caller does not read");
-        }
-    }
+    ended.tell(&downstream);
 }
 
 /// Lets what is in flight end. A peer that never speaks would never let it end.
 async fn last_word<S: AsyncRead + AsyncWrite + Unpin>(serving: &mut Serving<S>) -> Ended {
+    let mut words = 0;
     loop {
         tokio::select! {
             biased;
@@ -108,7 +111,11 @@ async fn last_word<S: AsyncRead + AsyncWrite + Unpin>(serving: &mut Serving<S>) 
             () = tokio::time::sleep(LAST_WORD) => {}
         }
         if serving.downstream.streams.get() == 0 {
-            return Ended::Closed(Ok(()));
+            words += 1;
+            // The end of an answer may still wait for a slow reader.
+            if serving.connection.is_quiet() || words > LAST_WORDS {
+                return Ended::Closed(Ok(()));
+            }
         }
     }
 }
@@ -116,44 +123,52 @@ async fn last_word<S: AsyncRead + AsyncWrite + Unpin>(serving: &mut Serving<S>) 
 /// Why serving stopped.
 enum Ended {
     /// The connection is over.
-    Closed(Result<(), h2::Error>),
+    Closed(Result<(), Error>),
     /// No stream was open for `timeouts.idle`.
     Idle,
     /// Frames wait for a caller that has taken none for `timeouts.idle`: only
     /// the connection's end lets go of what they hold.
     Stalled,
+    /// The caller did not say whether it is there.
+    Silent,
+}
+
+impl Ended {
+    fn tell(&self, downstream: &Downstream) {
+        let remote = downstream.remote;
+        match self {
+            Self::Idle | Self::Closed(Ok(())) => {}
+            Self::Closed(Err(error)) => tracing::debug!(%remote, %error, "HTTP/2 connection"),
+            Self::Stalled => tracing::debug!(%remote, "HTTP/2 caller does not read"),
+            Self::Silent => tracing::debug!(%remote, "HTTP/2 caller is silent"),
+        }
+    }
 }
 
 /// A connection and what is watched of it.
 struct Serving<S> {
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
-    connection: Connection<S, Bytes>,
-    pinger: Option<Pinger>,
+    connection: Connection<S>,
+    pinger: Pinger,
     /// Looks for idleness and stalls now and then: one timer for both.
     look: Option<(Pin<Box<Sleep>>, Duration)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
-    fn new(
-        worker: Rc<Worker>,
-        downstream: Rc<Downstream>,
-        mut connection: Connection<S, Bytes>,
-    ) -> Self {
-        let pinger = connection.ping_pong().map(|pings| Pinger::new(pings, PING));
+    fn new(worker: Rc<Worker>, downstream: Rc<Downstream>, connection: Connection<S>) -> Self {
         let idle = TrafficPolicy::default().timeouts.idle;
         Self {
             worker,
             downstream,
             connection,
-            pinger,
+            pinger: Pinger::new(PING),
             look: idle.map(|idle| (Box::pin(tokio::time::sleep(idle / 4)), idle)),
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        while let Some(accepted) = ready!(self.connection.poll_accept(cx)) {
-            let (request, respond) = accepted?;
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while let Some((request, respond)) = ready!(self.connection.poll_accept(cx))? {
             let (worker, downstream) = (self.worker.clone(), self.downstream.clone());
             tokio::task::spawn_local(exchange(worker, downstream, request, respond));
         }
@@ -189,12 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
             return Poll::Ready(Ended::Closed(ended));
         }
         let busy = this.downstream.streams.get() > 0;
-        if let Some(pinger) = &mut this.pinger
-            && pinger.poll(cx, busy).is_ready()
-        {
-            this.connection.abrupt_shutdown(Reason::NO_ERROR);
-            this.pinger = None;
-            cx.waker().wake_by_ref();
+        if this.pinger.poll(cx, &this.connection, busy).is_ready() {
+            return Poll::Ready(Ended::Silent);
         }
         this.poll_look(cx)
     }
@@ -205,13 +216,10 @@ fn exchange(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: Respond,
 ) -> Exchange<impl Future<Output = Response<ResponseBody>>> {
-    let (parts, frames) = request.into_parts();
-    let body = Received::stream(frames, &parts.headers);
-    let request = Request::from_parts(parts, body);
     Exchange::Handling {
-        handled: handle(worker, downstream, request),
+        handled: handle(worker, downstream, request.map(Received::Http2)),
         respond,
     }
 }
@@ -224,7 +232,7 @@ pin_project! {
         Handling {
             #[pin]
             handled: F,
-            respond: SendResponse<Bytes>,
+            respond: Respond,
         },
         Sending { rest: Pump<ResponseBody> },
     }
@@ -236,6 +244,10 @@ impl<F: Future<Output = Response<ResponseBody>>> Future for Exchange<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next = match self.as_mut().project() {
+                // Asked and taken back in one breath: nobody behind us is troubled by it.
+                ExchangeNow::Handling { respond, .. } if respond.is_reset() => {
+                    return Poll::Ready(());
+                }
                 ExchangeNow::Handling { handled, respond } => match handled.poll(cx) {
                     Poll::Ready(response) => answer(response, respond),
                     // The caller wants no answer any more.
@@ -252,10 +264,7 @@ impl<F: Future<Output = Response<ResponseBody>>> Future for Exchange<F> {
 }
 
 /// Sends the head of a response; what is left is its body, if it has one.
-fn answer(
-    response: Response<ResponseBody>,
-    respond: &mut SendResponse<Bytes>,
-) -> Option<Pump<ResponseBody>> {
+fn answer(response: Response<ResponseBody>, respond: &mut Respond) -> Option<Pump<ResponseBody>> {
     let (mut parts, body) = response.into_parts();
     if !parts.headers.contains_key(DATE) {
         parts.headers.insert(DATE, date());
@@ -269,11 +278,10 @@ fn answer(
             .headers
             .insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    match respond.send_response(Response::from_parts(parts, ()), ends) {
-        Ok(stream) => (!ends).then(|| Pump::new(body, stream, Reason::INTERNAL_ERROR)),
+    match respond.send(&parts, ends) {
+        Ok(stream) => stream.map(|stream| Pump::new(body, stream, Reason::INTERNAL_ERROR)),
         Err(error) => {
             tracing::debug!(%error, "HTTP/2 response");
-            respond.send_reset(Reason::INTERNAL_ERROR);
             None
         }
     }

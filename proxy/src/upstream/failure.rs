@@ -1,8 +1,9 @@
-//! What an error of hyper (HTTP/1) or h2 means for the request: whether the upstream
+//! What an error of hyper (HTTP/1) or of HTTP/2 means for the request: whether the upstream
 //! can have seen it, broke off, or talks nonsense.
 
 use std::error::Error;
 
+use selvage_http2::Reason;
 use selvage_policy::classify::TransportFailure;
 
 /// Sorts the failure of a request that was handed to a connection.
@@ -27,26 +28,18 @@ pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
 
 /// Sorts the failure of a stream.
 #[must_use]
-pub fn sort_h2(error: &h2::Error) -> TransportFailure {
-    let reason = error.reason();
-    if reason == Some(h2::Reason::REFUSED_STREAM) {
-        return TransportFailure::Unprocessed;
-    }
-    // GOAWAY with NO_ERROR reaches only streams above its last id (RFC 9113 §6.8).
-    if error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR) {
-        return TransportFailure::Unprocessed;
-    }
-    if matches!(
-        reason,
+pub fn sort_stream(error: &selvage_http2::Error) -> TransportFailure {
+    match error.reason() {
+        _ if *error == selvage_http2::Error::Unprocessed => TransportFailure::Unprocessed,
+        Some(Reason::REFUSED_STREAM) => TransportFailure::Unprocessed,
         Some(
-            h2::Reason::PROTOCOL_ERROR
-                | h2::Reason::FRAME_SIZE_ERROR
-                | h2::Reason::COMPRESSION_ERROR
-        )
-    ) {
-        return TransportFailure::BadResponse;
+            Reason::PROTOCOL_ERROR
+            | Reason::FRAME_SIZE_ERROR
+            | Reason::FLOW_CONTROL_ERROR
+            | Reason::COMPRESSION_ERROR,
+        ) => TransportFailure::BadResponse,
+        _ => TransportFailure::Reset,
     }
-    TransportFailure::Reset
 }
 
 fn is_broken_pipe(error: &hyper::Error) -> bool {

@@ -1,20 +1,18 @@
-//! One HTTP/2 connection to an endpoint, shared by many requests. It stands on
-//! h2 itself: a request is one stream, and all that one wake-up of the worker
-//! brings leaves in one write.
+//! One HTTP/2 connection to an endpoint, shared by many requests: a request is
+//! one stream, and all that one wake-up of the worker brings leaves in one write.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::Reason;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body;
+use selvage_http2::client::{self, Connection, Sender};
+use selvage_http2::{Config, Error, Reason};
 use selvage_policy::service::ConnectionPermit;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -34,17 +32,32 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// Response heads larger than this are refused.
 pub const HEADER_LIST: u32 = 64 * 1024;
-/// Bytes of one stream that wait for the socket.
+/// Bytes that wait for the socket before bodies wait for them.
 pub const SEND_BUFFER: usize = 128 * 1024;
 /// The largest frame that a peer may send. Each costs a turn of its own, and lets no other stream
 /// between; two fit into a stream's window, so that one is on its way while the other is read.
 pub const FRAME: u32 = STREAM_WINDOW / 2;
+/// Streams in a row that we reset for what the peer sent on them, until the connection is ended.
+pub const PROVOKED: u32 = 100;
 /// A silent HTTP/2 peer with requests in flight is asked, and given up.
 const PING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
 
+const CONFIG: Config = Config {
+    // Nothing is pushed.
+    streams: 0,
+    stream_window: STREAM_WINDOW,
+    connection_window: CONNECTION_WINDOW,
+    frame: FRAME,
+    header_list: HEADER_LIST,
+    send_buffer: SEND_BUFFER,
+    // A server resets what it likes; what it sends wrongly closes the connection in the end.
+    cancelled: 0,
+    provoked: PROVOKED,
+};
+
 /// See the module.
 pub struct Shared {
-    sender: RefCell<SendRequest<Bytes>>,
+    sender: Sender,
     state: Rc<State>,
     idle_since: Cell<Instant>,
     expires: Expiry,
@@ -56,7 +69,6 @@ struct State {
     streams: Cell<usize>,
     /// Streams the peer lets us open, at most [`STREAMS`].
     room: Cell<usize>,
-    closed: Cell<bool>,
 }
 
 /// A place among the streams of a connection.
@@ -79,57 +91,36 @@ impl Drop for Stream {
 
 /// The response to one request, which is on its way.
 #[derive(Debug)]
-pub struct Answer(ResponseFuture);
+pub struct Answer(client::Answer);
 
 impl Future for Answer {
-    type Output = Result<Response<Received>, h2::Error>;
+    type Output = Result<Response<Received>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(|response| {
-            let (parts, frames) = response.into_parts();
-            let body = Received::stream(frames, &parts.headers);
-            Response::from_parts(parts, body)
-        })
+        let answered = Pin::new(&mut self.0).poll(cx);
+        answered.map_ok(|response| response.map(Received::Http2))
     }
 }
 
 impl Shared {
     /// Begins HTTP/2, and drives it on this worker to its end.
-    pub async fn open(
-        io: Io,
-        expires: Expiry,
-        permit: ConnectionPermit,
-    ) -> Result<Rc<Self>, h2::Error> {
-        let (sender, connection) = Builder::new()
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_max_send_streams(STREAMS)
-            .max_header_list_size(HEADER_LIST)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_frame_size(FRAME)
-            .handshake(io)
-            .await?;
+    #[must_use]
+    pub fn open(io: Io, expires: Expiry, permit: ConnectionPermit) -> Rc<Self> {
+        let (sender, connection) = client::handshake(io, CONFIG);
         let state = Rc::new(State::default());
         state.room.set(STREAMS);
         tokio::task::spawn_local(drive(connection, state.clone(), permit));
-        Ok(Rc::new(Self {
-            sender: RefCell::new(sender),
+        Rc::new(Self {
+            sender,
             state,
             idle_since: Cell::new(Instant::now()),
             expires,
-        }))
+        })
     }
 
     /// Whether a further stream may be opened on it.
     pub fn is_usable(&self, now: Instant) -> bool {
-        if self.state.closed.get() || self.expires.is_over(now) {
-            return false;
-        }
-        // An error, or a GOAWAY, shows here before the connection has ended.
-        let mut context = Context::from_waker(Waker::noop());
-        let ready = self.sender.borrow_mut().poll_ready(&mut context);
-        !matches!(ready, Poll::Ready(Err(_)))
+        self.sender.is_open() && !self.expires.is_over(now)
     }
 
     /// Asks the wall clock whether the peer's certificate still holds.
@@ -139,7 +130,8 @@ impl Shared {
 
     /// Streams in use.
     pub fn streams(&self) -> usize {
-        self.state.streams.get()
+        // One that was given up takes its place until its last holder knows.
+        self.state.streams.get().max(self.sender.streams())
     }
 
     /// Streams that may be in use at most.
@@ -154,7 +146,7 @@ impl Shared {
 
     /// Takes a place.
     pub fn stream(self: &Rc<Self>) -> Stream {
-        self.state.streams.set(self.streams() + 1);
+        self.state.streams.set(self.state.streams.get() + 1);
         Stream {
             connection: self.clone(),
             sending: None,
@@ -167,7 +159,7 @@ impl Stream {
     ///
     /// # Errors
     /// Where the connection takes no more: nothing of the request was sent.
-    pub fn send(&mut self, request: Request<RequestBody>) -> Result<Answer, h2::Error> {
+    pub fn send(&mut self, request: Request<RequestBody>) -> Result<Answer, Error> {
         let (mut parts, body) = request.into_parts();
         let ends = body.is_end_stream();
         if let Some(length) = body.size_hint().exact() {
@@ -178,10 +170,8 @@ impl Stream {
                     .insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
         }
-        let head = Request::from_parts(parts, ());
-        let sent = self.connection.sender.borrow_mut().send_request(head, ends);
-        let (answer, stream) = sent?;
-        if !ends {
+        let (answer, stream) = self.connection.sender.send(&parts, ends)?;
+        if let Some(stream) = stream {
             let pump = Pump::new(body, stream, Reason::CANCEL);
             self.sending = Some(tokio::task::spawn_local(pump).abort_handle());
         }
@@ -203,26 +193,20 @@ fn has_no_body_by_habit(method: &Method) -> bool {
 }
 
 /// Drives a connection to its end.
-async fn drive(mut connection: Connection<Io, Bytes>, state: Rc<State>, permit: ConnectionPermit) {
-    let mut pinger = connection.ping_pong().map(|pings| Pinger::new(pings, PING));
+async fn drive(mut connection: Connection<Io>, state: Rc<State>, permit: ConnectionPermit) {
+    let mut pinger = Pinger::new(PING);
     let driven = std::future::poll_fn(|cx| {
-        let polled = Pin::new(&mut connection).poll(cx);
-        let room = connection.max_concurrent_send_streams();
-        state.room.set(room.clamp(1, STREAMS));
+        let polled = connection.poll(cx);
+        state.room.set(connection.room().clamp(1, STREAMS));
         if polled.is_ready() {
             return polled;
         }
         let busy = state.streams.get() > 0;
-        if let Some(pinger) = &mut pinger
-            && pinger.poll(cx, busy).is_ready()
-        {
-            return Poll::Ready(Err(Reason::NO_ERROR.into()));
-        }
-        Poll::Pending
+        let silent = pinger.poll(cx, &connection, busy);
+        silent.map(|()| Err(Error::Io(std::io::ErrorKind::TimedOut)))
     });
     if let Err(error) = driven.await {
         tracing::debug!(%error, "upstream HTTP/2 connection");
     }
-    state.closed.set(true);
     drop(permit);
 }

@@ -320,9 +320,7 @@ impl Pool {
             });
             return Err(ConnectError::Http1Only(self.peer.address));
         }
-        let shared = Shared::open(io, expires, permit)
-            .await
-            .map_err(|error| ConnectError::Refused(self.peer.address, error.to_string()))?;
+        let shared = Shared::open(io, expires, permit);
         self.http2.borrow_mut().push(shared);
         Ok(())
     }
@@ -451,7 +449,7 @@ impl Future for Sent {
                 })
             }
             Self::Http2(answer) => Pin::new(answer).poll(cx).map_err(|error| Unsent {
-                failure: failure::sort_h2(&error),
+                failure: failure::sort_stream(&error),
                 reason: error.to_string(),
             }),
         }
