@@ -13,6 +13,7 @@ pub mod client; // the callers
 pub mod control_plane; // what hands out identity and policy
 pub mod envoy; // a foreign proxy, as peer
 pub mod grpc; // calls of all four kinds, both sides
+pub mod h2frames; // HTTP/2, frame by frame
 pub mod load; // many of them, counted
 pub mod mesh; // two sidecars and mutual TLS between them
 pub mod metrics; // what a proxy says it did

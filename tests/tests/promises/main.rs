@@ -16,6 +16,7 @@ mod flags; // one word for each error
 mod grpc; // all four kinds of call
 mod harness; // nothing in between
 mod http; // as if nothing were in between
+mod http2; // frame by frame, both sides
 mod identity; // no identity, no service
 mod limits; // each with its flag and status
 mod malformed; // rejected at the door
