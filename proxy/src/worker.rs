@@ -38,6 +38,8 @@ const AUTHORITIES: usize = 4096;
 const CALLERS: usize = 4096;
 /// How often idle connections are looked for.
 const TIDY: Duration = Duration::from_secs(5);
+/// More than the allocator keeps for later, so that it goes back at once.
+const NUDGE: usize = 4 << 20;
 /// The route of a request that no route resource matched.
 pub const DEFAULT_ROUTE: &str = "default";
 
@@ -446,6 +448,9 @@ impl Worker {
     pub async fn tidy(self: Rc<Self>) {
         loop {
             tokio::time::sleep(TIDY).await;
+            // The allocator gives pages back only while it is at work. After a burst nobody
+            // may call it for long: a block that is never touched is work enough.
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE)));
             let mut pools = self.pools.borrow_mut();
             for pool in pools.values() {
                 pool.tidy();

@@ -57,6 +57,13 @@ impl DoorBell {
             .compare_exchange(BUSY, ENDED, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// What was written has left; whether a response had ended with it.
+    fn flushed(&self) -> bool {
+        self.state
+            .compare_exchange(ENDED, IDLE, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Whether nothing has come for [`DoorLimits::quiet`] since the last answer
     /// was flushed.
     #[must_use]
@@ -334,10 +341,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         ready!(self.watch(cx, flushed))?;
-        let _ = self
-            .bell
-            .state
-            .compare_exchange(ENDED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        // hyper looked for the caller's end while the answer was waited for, found nothing,
+        // and does not look again before something comes: the wait begins here.
+        if self.bell.flushed() && self.poll_overdue(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -118,9 +118,8 @@ async fn an_idle_sidecar_takes_little_memory() {
 #[tokio::test]
 async fn an_idle_connection_takes_little_memory() {
     const CONNECTIONS: u64 = 400;
-    /// What the system sees. A parked connection holds about 1.3 KiB, but the allocator keeps
-    /// the pages that hyper's buffers had.
-    const KIB: u64 = 15;
+    /// What the system sees: 1.8 when this was written, of which a parked connection holds 1.5.
+    const KIB: u64 = 4;
     let app = App::echo().await;
     let mesh = Mesh::of(app.address, "http").await;
     let mut wires = Vec::new();

@@ -100,9 +100,11 @@ impl Scene {
         let mut ended = false;
         let mut keeping = pin!(keeper.keep(place));
         let mut caller = pin!(caller);
+        // It has to wake by itself: the caller's steps would hide where it does not.
+        let mut aside = Aside::default();
         let both = poll_fn(|cx| {
             if !ended {
-                ended = keeping.as_mut().poll(cx).is_ready();
+                ended = aside.poll(keeping.as_mut(), cx).is_ready();
             }
             caller.as_mut().poll(cx)
         });
@@ -363,6 +365,34 @@ async fn a_slow_head_after_the_pause_is_answered_as_one() {
     assert!(ended);
     assert_eq!(scene.bell.refused(), Some(Flag::SlowRequest));
     assert_eq!(*scene.asked.borrow(), ["/one"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_waited_for_its_answer_is_parked() {
+    let (scene, mut place, mut caller) = Scene::new().await;
+    let ((), ended) = scene
+        .plays(&mut place, async {
+            for _ in 0..2 {
+                asks(&mut caller, "/slow").await;
+                scene.parked().await;
+            }
+        })
+        .await;
+    assert!(!ended);
+}
+
+#[tokio::test]
+async fn idle_time_ends_a_connection_that_waited_for_its_answer() {
+    let (mut scene, mut place, mut caller) = Scene::new().await;
+    scene.bounds.limits.idle = Some(SHORT * 2);
+    scene.bounds.limits.quiet = None;
+    let ((), ended) = scene
+        .plays(&mut place, async {
+            asks(&mut caller, "/slow").await;
+            assert!(is_closed(&mut caller).await);
+        })
+        .await;
+    assert!(ended);
 }
 
 #[tokio::test]
