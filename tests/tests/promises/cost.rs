@@ -57,7 +57,7 @@ async fn a_request_costs_no_more_than_it_did_outbound() {
     let builder = Mesh::builder(app.address, "http").under(&callgrind.command(), &[]);
     let executed = counted(builder, &callgrind, |mesh| &mesh.client).await;
     let ceiling = Ceiling {
-        instructions: 48_000,
+        instructions: 37_000,
         allocations: 20,
     };
     holds("outbound", executed, &ceiling);
@@ -70,8 +70,8 @@ async fn a_request_costs_no_more_than_it_did_inbound() {
     let builder = Mesh::builder(app.address, "http").under(&[], &callgrind.command());
     let executed = counted(builder, &callgrind, |mesh| &mesh.server).await;
     let ceiling = Ceiling {
-        instructions: 56_000,
-        allocations: 22,
+        instructions: 41_000,
+        allocations: 20,
     };
     holds("inbound", executed, &ceiling);
 }
@@ -118,7 +118,8 @@ async fn an_idle_sidecar_takes_little_memory() {
 #[tokio::test]
 async fn an_idle_connection_takes_little_memory() {
     const CONNECTIONS: u64 = 400;
-    /// What the system sees: 1.8 when this was written, of which a parked connection holds 1.5.
+    /// What the system sees. A parked connection holds 1.5; 0.6 to 1.8 were seen, as pages of what
+    /// came before are filled again.
     const KIB: u64 = 4;
     let app = App::echo().await;
     let mesh = Mesh::of(app.address, "http").await;
@@ -138,14 +139,15 @@ async fn an_idle_connection_takes_little_memory() {
         wires.push(wire);
     }
     let limit = Duration::from_secs(20);
+    let mut taken = 0;
     wait::until(
         "idle connections to give their memory back",
         limit,
         async || {
-            let taken = memory(&mesh.client, "Pss_Anon").saturating_sub(before);
-            println!("{taken} KiB for {CONNECTIONS} connections");
+            taken = memory(&mesh.client, "Pss_Anon").saturating_sub(before);
             taken <= KIB * CONNECTIONS
         },
     )
     .await;
+    println!("{taken} KiB for {CONNECTIONS} connections");
 }
