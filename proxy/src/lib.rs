@@ -64,6 +64,9 @@ pub mod timers;
 // What bytes pass through on their way.
 pub mod buffers;
 
+// A running proxy asked from outside.
+pub mod probe;
+
 // The gRPC stubs of the control plane.
 mod stubs;
 

@@ -31,6 +31,7 @@ const ORDER: [&[&str]; 13] = [
         "buffers",
         "clock",
         "timers",
+        "probe",
     ],
 ];
 
