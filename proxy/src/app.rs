@@ -2,22 +2,27 @@
 //! workers started; then signals, until the drain is over.
 
 mod begin;
+mod beside;
 mod control;
 mod register;
 mod workers;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::process::Signal;
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::begin::{Sources, begin};
+use self::beside::{Running, code_of};
 use self::register::register;
 use crate::accept::{Dispatcher, Listener, Purpose};
 use crate::config::{self, Config, InboundTls, ProxyArgs};
@@ -30,18 +35,36 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{AppPort, Settings, Shared, application};
 
+pub use self::beside::{Beside, Failed, NO_SIDECAR, OUTBOUND};
+
 /// Runs a sidecar until it is told to end. Blocks; brings its own runtimes.
 ///
 /// # Errors
 /// What keeps it from starting, in one line that says what to do.
 pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(args, |name| std::env::var(name).ok())?;
-    let log = control::start_log(config.log_format);
+    start(args, None).map_err(|failed| failed.error)
+}
+
+/// Runs a sidecar, and a command beside it once it is ready; drains when the command ends. The exit code is
+/// the command's, or 128 and the number of the signal that ended it.
+///
+/// # Errors
+/// Where the command was not started, or lost its sidecar.
+pub fn run_beside(args: &ProxyArgs, beside: &Beside) -> Result<ExitCode, Failed> {
+    start(args, Some(beside))
+}
+
+fn start(args: &ProxyArgs, beside: Option<&Beside>) -> Result<ExitCode, Failed> {
+    let config =
+        config::load(args, |name| std::env::var(name).ok()).map_err(anyhow::Error::from)?;
+    // What a command says is what matters then.
+    let level = if beside.is_some() { "warn" } else { "info" };
+    let log = control::start_log(config.log_format, level);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let ended = runtime.block_on(control_thread(config, log));
+    let ended = runtime.block_on(control_thread(config, log, beside));
     // What still runs on blocking threads (a scrape, a name lookup) is not waited for.
     runtime.shutdown_background();
     ended
@@ -56,8 +79,12 @@ enum Command {
     Quit,
 }
 
-async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
+async fn control_thread(
+    config: Config,
+    log: control::LogHandle,
+    beside: Option<&Beside>,
+) -> Result<ExitCode, Failed> {
+    let mut signals = Signals::new(beside.is_some())?;
     let lifecycle = Lifecycle::new();
     let identity = Arc::new(Identity::default());
     let metrics = Metrics::new(config.workers);
@@ -80,6 +107,9 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
         .own
         .set(outbound.map(|listener| listener.address).collect());
     let inbound = address_of(&listeners, &Purpose::Inbound);
+    let toward_services = address_of(&listeners, &Purpose::Outbound);
+    // Stdout is the command's, where there is one.
+    let announce = if beside.is_some() { note } else { announce };
     let (dispatcher, receivers) =
         Dispatcher::new(config.workers, config.limits.connections, &lifecycle);
     for listener in &listeners {
@@ -95,13 +125,45 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
     control::housekeeping(&shared, config.workers);
     lifecycle.hold(Condition::Listeners);
     let registered = register(&config, &shared, &sources, inbound, telemetry)?;
+    let mut running = match beside {
+        None => None,
+        Some(beside) => {
+            tokio::select! {
+                error = no_identity(&mut sources.attesting) => return Err(error.into()),
+                signal = signals.next() => {
+                    let told = anyhow!("told to end ({signal:?}) before the sidecar was ready");
+                    return Err(told.into());
+                }
+                ready = ready(&lifecycle, beside) => ready?,
+            }
+            Some(Running::start(beside, toward_services)?)
+        }
+    };
+    let mut code = 0;
     loop {
         tokio::select! {
-            error = no_identity(&mut sources.attesting) => return Err(error),
-            () = signals.next() => break,
+            error = no_identity(&mut sources.attesting) => {
+                if let Some(running) = running {
+                    running.stop(config.drain.timeout).await;
+                }
+                return Err(error.into());
+            }
+            signal = signals.next() => match &running {
+                None => break,
+                Some(running) => running.tell(signal),
+            },
+            ended = ended(&mut running) => {
+                code = code_of(ended.context("cannot wait for the command")?);
+                break;
+            }
             Some(command) = asked.recv() => {
-                if command == Command::Quit {
-                    break;
+                match (&running, command) {
+                    (None, Command::Quit) => break,
+                    (Some(running), Command::Quit) => {
+                        running.tell(Signal::TERM);
+                        continue;
+                    }
+                    (_, Command::Drain) => {}
                 }
                 lifecycle.leave();
                 let (lifecycle, drain) = (lifecycle.clone(), config.drain);
@@ -111,10 +173,14 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
     }
     tracing::info!("draining");
     lifecycle.leave();
+    // The delay lets callers hear of it while the application still answers; this one does not.
+    let delay = if beside.is_some() {
+        Duration::ZERO
+    } else {
+        config.drain.delay
+    };
     let drained = async {
-        lifecycle
-            .drain(config.drain.delay, config.drain.timeout)
-            .await;
+        lifecycle.drain(delay, config.drain.timeout).await;
         // The registry has heard by now, or never will.
         if let Some(registered) = registered {
             let _ = registered.await;
@@ -122,9 +188,27 @@ async fn control_thread(config: Config, log: control::LogHandle) -> anyhow::Resu
     };
     tokio::select! {
         () = drained => tracing::info!("drained"),
-        () = signals.next() => tracing::warn!("told twice; ending at once"),
+        _ = signals.next() => tracing::warn!("told twice; ending at once"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(code))
+}
+
+/// Waits until the sidecar is ready for the command's first request.
+async fn ready(lifecycle: &Lifecycle, beside: &Beside) -> anyhow::Result<()> {
+    let limit = beside.ready_within;
+    let waited = tokio::time::timeout(limit, lifecycle.ready()).await;
+    waited.map_err(|_| {
+        let missing = lifecycle.missing().join(", ");
+        anyhow!("the sidecar was not ready within {limit:?}: {missing}")
+    })
+}
+
+/// Waits for the end of the command; for ever where there is none.
+async fn ended(running: &mut Option<Running>) -> std::io::Result<ExitStatus> {
+    match running {
+        None => std::future::pending().await,
+        Some(running) => running.ended().await,
+    }
 }
 
 /// Why there will be no identity; waits for ever while there may be one.
@@ -138,27 +222,37 @@ async fn no_identity(attesting: &mut Option<JoinHandle<AttestError>>) -> anyhow:
     }
 }
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// The signals that are listened to.
+struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let on = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-        })
+    /// SIGTERM and SIGINT; and what else a command may want to hear of.
+    fn new(for_command: bool) -> anyhow::Result<Self> {
+        let own = [Signal::TERM, Signal::INT];
+        let more = [Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+        let more = if for_command { &more[..] } else { &[] };
+        let listening = own.iter().chain(more).map(|&kind| {
+            let heard = signal(SignalKind::from_raw(kind.as_raw()));
+            Ok((kind, heard.context("cannot listen for signals")?))
+        });
+        listening.collect::<anyhow::Result<_>>().map(Self)
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+    async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|cx| {
+            let heard = self.0.iter_mut().find_map(|(kind, signal)| {
+                matches!(signal.poll_recv(cx), Poll::Ready(Some(()))).then_some(*kind)
+            });
+            heard.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
+}
+
+/// The same in the log, where stdout is another's.
+fn note(name: &str, address: SocketAddr) -> anyhow::Result<()> {
+    tracing::info!(name, %address, "listening");
+    Ok(())
 }
 
 /// One line on stdout for each bound address: with port 0 nobody else knows it.

@@ -70,4 +70,4 @@ pub mod probe;
 // The gRPC stubs of the control plane.
 mod stubs;
 
-pub use app::run;
+pub use app::{run, run_beside};

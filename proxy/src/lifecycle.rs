@@ -2,6 +2,7 @@
 //! the phases of a drain. Knows no sockets and no signals; those who accept
 //! and serve watch it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub struct Lifecycle {
     identity: AtomicBool,
     snapshot: AtomicBool,
     listeners: AtomicBool,
+    held: Notify,
     /// Set at the first SIGTERM: not ready, deregistered, still serving.
     leaving: CancellationToken,
     /// Inbound stops accepting and finishes what is in flight.
@@ -80,6 +82,20 @@ impl Lifecycle {
             Condition::Listeners => &self.listeners,
         };
         cell.store(true, Ordering::Release);
+        self.held.notify_waiters();
+    }
+
+    /// Resolves when nothing is missing.
+    pub async fn ready(&self) {
+        loop {
+            let mut held = pin!(self.held.notified());
+            // From here on nothing that is held goes unnoticed.
+            held.as_mut().enable();
+            if self.missing().is_empty() {
+                return;
+            }
+            held.await;
+        }
     }
 
     /// What is still missing; empty when ready.
@@ -227,6 +243,19 @@ mod tests {
         assert!(lifecycle.missing().is_empty());
         lifecycle.leave();
         assert_eq!(lifecycle.missing(), ["draining"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_readiness_hears_of_the_last_condition() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.hold(Condition::Identity);
+        lifecycle.hold(Condition::Snapshot);
+        let held = async {
+            tokio::task::yield_now().await;
+            lifecycle.hold(Condition::Listeners);
+        };
+        tokio::join!(lifecycle.ready(), held);
+        lifecycle.ready().await;
     }
 
     #[tokio::test]

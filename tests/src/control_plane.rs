@@ -229,3 +229,9 @@ async fn launch(
     .await;
     (process, grpc, http)
 }
+
+/// A join token that is well formed, and nobody's.
+#[must_use]
+pub fn some_token() -> String {
+    format!("selvage1.{0}.{0}", "0".repeat(64))
+}

@@ -374,6 +374,18 @@ impl Written {
         command
     }
 
+    /// `selvage run` with `more` of its options, and `command` beside this sidecar.
+    #[must_use]
+    pub fn beside(&self, more: &[&str], command: &[&str]) -> Command {
+        let mut run = Command::new(process::binary("selvage"));
+        run.arg("run").arg("--config").arg(&self.config);
+        run.args(more).arg("--").args(command);
+        run.envs(&self.environment)
+            .current_dir(self.folder.path())
+            .kill_on_drop(true);
+        run
+    }
+
     /// Starts it, and waits until it is ready.
     pub async fn start(self) -> Sidecar {
         let (process, bound) = self.launch().await;

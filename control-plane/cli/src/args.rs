@@ -2,6 +2,7 @@
 //!
 //! It stands at the very front and refuses to know what the commands do.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// Run a sidecar
     #[command(after_help = "Example:\n  selvage proxy --config sidecar.yaml")]
     Proxy(Box<selvage_proxy::config::ProxyArgs>),
+    /// Run a command beside its sidecar: begun once that is ready, drained when it ends
+    #[command(after_help = "Example:\n  selvage run --config sidecar.yaml -- ./orders --port 8080")]
+    Run(Box<RunArgs>),
     /// Run a control plane
     #[command(after_help = "Example:\n  selvage control-plane --data-dir ./selvage-data")]
     ControlPlane(Box<selvage_control_plane::ControlPlaneArgs>),
@@ -77,18 +81,24 @@ pub(crate) enum Command {
         after_help = "Example:\n  selvage gateway --config gateway.yaml"
     )]
     Gateway(Anything),
-    /// Run a command beside its sidecar (not supported yet)
-    #[command(
-        hide = true,
-        after_help = "Example:\n  selvage run --config sidecar.yaml -- ./orders"
-    )]
-    Run(Anything),
     /// Explain a decision (not supported yet)
     #[command(hide = true, after_help = "Example:\n  selvage explain")]
     Explain(Anything),
     /// Capture traffic (not supported yet)
     #[command(hide = true, after_help = "Example:\n  selvage capture")]
     Capture(Anything),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) proxy: selvage_proxy::config::ProxyArgs,
+    /// How long the sidecar may take until it is ready; the command is not begun without it
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub(crate) ready_within: scalar::Duration,
+    /// The command, and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]

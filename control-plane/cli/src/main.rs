@@ -1,6 +1,6 @@
 //! `selvage`: the one binary for people.
 //!
-//! It has no logic of its own. `proxy` and `control-plane` are the libraries' own `run`, `validate`
+//! It has no logic of its own. `proxy`, `run` and `control-plane` are the libraries' own `run`, `validate`
 //! asks `selvage-core`, and every other command is a call of the operator API and a way to print it.
 
 mod args;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let outcome = match command {
         Command::Proxy(args) => return selvage_proxy::run(&args),
+        Command::Run(args) => return Ok(command::run::run(*args)),
         Command::ControlPlane(args) => return run_control_plane(*args),
         Command::Validate(args) => command::resources::validate(&args)?,
         Command::Apply(args) => wait(command::resources::apply(&args))?,
@@ -49,7 +50,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Outcome::Holds
         }
         Command::Gateway(_) => not_yet("gateway"),
-        Command::Run(_) => not_yet("run"),
         Command::Explain(_) => not_yet("explain"),
         Command::Capture(_) => not_yet("capture"),
         Command::Ca(CaCommand::Init(_)) => not_yet("ca init"),

@@ -30,9 +30,9 @@ const CHORES: Duration = Duration::from_secs(1);
 /// Changes what is logged while the proxy runs.
 pub(super) type LogHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Logs to stderr; stdout carries events.
-pub(super) fn start_log(format: LogFormat) -> LogHandle {
-    let (filter, handle) = reload::Layer::new(EnvFilter::new("info"));
+/// Logs to stderr, from `level` on; stdout carries events.
+pub(super) fn start_log(format: LogFormat, level: &str) -> LogHandle {
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
     let written = match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -5,6 +5,7 @@
 )]
 
 mod authorize; // who may call what
+mod beside; // a command and its sidecar in one line
 mod config; // bad input is refused with its place
 mod control; // identity and policy from a control plane
 mod cost; // what a request and a connection take

@@ -5,6 +5,7 @@
 pub(crate) mod check;
 pub(crate) mod objects;
 pub(crate) mod resources;
+pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod token;
 
