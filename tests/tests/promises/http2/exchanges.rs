@@ -278,6 +278,11 @@ async fn a_stream_too_many_is_refused_and_no_other_harmed() {
         let refused = peer.answer(17).await.reset;
         let codes = [code::REFUSED_STREAM, code::PROTOCOL_ERROR].map(Some);
         assert!(codes.contains(&refused), "{refused:?}");
+        // One that never came there is not cancelled there.
+        wait::until("the requests at the application", PATIENCE, async || {
+            scene.app.count() == 8
+        })
+        .await;
         peer.send(&reset(1, code::CANCEL)).await;
         let mut cancelled = scene.cancelled.clone();
         wait::soon("a free place", cancelled.wait_for(|now| *now == 1))
