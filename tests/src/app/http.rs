@@ -118,7 +118,13 @@ impl App {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
-        let builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // Its library would end a connection on which many requests were taken back: a defence
+        // of its own, which hides what its sidecar does.
+        builder
+            .http2()
+            .max_pending_accept_reset_streams(usize::MAX)
+            .max_local_error_reset_streams(None);
         Self::launch(address, builder, handler).await
     }
 
