@@ -228,7 +228,6 @@ def idle_figures(readings: list[tuple[int, dict[str, float], dict[str, float]]])
     for connections, both, outbound in readings[1:]:
         figures[f"mib{connections}"] = both["rssKiB"] / MIB_IN_KIB
         figures[f"kibPer{connections}"] = (both["rssKiB"] - pair_at_rest["rssKiB"]) / connections
-        figures[f"kibPerProxy{connections}"] = figures[f"kibPer{connections}"] / 2
         figures[f"kibOutboundPer{connections}"] = (outbound["rssKiB"] - out_at_rest["rssKiB"]) / connections
     return figures
 

@@ -49,7 +49,7 @@ TARGETS = [
     Target("One connection per request: CPU ÷ HAProxy", "connect", CPU, 1.0, "haproxy"),
     Target("Handshakes per CPU second ÷ Envoy, X25519", "handshakes", "perCpuSecond", 1.3, "envoy", at_least=True),
     Target("Idle pair, MiB resident", "idle", "restMib", 15.0),
-    Target("Idle connection, KiB resident per proxy (growth of the pair, halved)", "idle", "kibPerProxy5000", 4.0),
+    Target("Idle connection, KiB resident in the proxy that holds it", "idle", "kibOutboundPer5000", 4.0),
     Target("Start-up, ms", "start-up", "startMillis", 40.0),
     Target("Two workers: CPU per request ÷ one worker", "workers-2", CPU, 1.1, base="workers-1"),
     Target("10,000 services: CPU per request ÷ 1", "services-10000", CPU, 1.1, base="services-1"),
