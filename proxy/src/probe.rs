@@ -121,6 +121,14 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let said = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("asked");
+            let mut request = Vec::new();
+            // To its end: whoever closes on unread bytes resets the connection.
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut octet = [0];
+                stream.read_exact(&mut octet).expect("a request");
+                request.extend_from_slice(&octet);
+            }
+            assert!(request.starts_with(b"GET /ready HTTP/1.1\r\n"));
             match text {
                 Some(text) => stream.write_all(text.as_bytes()).expect("heard"),
                 // Until whoever asked has gone.
