@@ -63,7 +63,8 @@ def _whiskers(spreads: list[Spread]) -> list[list[float]]:
 
 def _save(figure: Any, axes: Any, path: Path) -> bool:
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    # Below: above, it would hide what is tall.
+    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     figure.savefig(path, metadata={"Date": None})
     return True
 
