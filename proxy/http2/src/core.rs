@@ -68,7 +68,7 @@ pub(crate) struct Core {
     pub(crate) window_in: i64,
     /// Octets taken of which the peer does not know.
     taken: u32,
-    /// Streams that wait for what all share: room in `out`, the connection's window.
+    /// Open streams that wait for what all share: room in `out`, the connection's window.
     pub(crate) queue: VecDeque<Key>,
     /// The id of our next stream.
     pub(crate) next: u32,
@@ -163,6 +163,10 @@ impl Core {
             return;
         }
         let is_held = slot.handles > 0;
+        if std::mem::take(&mut slot.is_queued) {
+            // Else a peer that opens no window could have it grow by a stream after the other.
+            self.queue.retain(|other| *other != key);
+        }
         if ended == Ended::Whole {
             self.patience.ended_well();
         }

@@ -110,6 +110,7 @@ fn whoever_waits_for_a_turn_may_go_before_it_comes() {
             core.let_go(key);
         }
         assert_eq!(core.streams.open(), 0);
+        assert!(core.queue.is_empty(), "nobody waits who is gone");
         flushed(&mut core);
     }
     let next = answered(&mut core, 11);
