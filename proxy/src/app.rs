@@ -199,7 +199,10 @@ async fn ready(lifecycle: &Lifecycle, beside: &Beside) -> anyhow::Result<()> {
     let waited = tokio::time::timeout(limit, lifecycle.ready()).await;
     waited.map_err(|_| {
         let missing = lifecycle.missing().join(", ");
-        anyhow!("the sidecar was not ready within {limit:?}: {missing}")
+        anyhow!(
+            "the sidecar was not ready within {limit:?}: {missing} (its warnings say why; \
+             --ready-within allows it more time)"
+        )
     })
 }
 
