@@ -224,10 +224,15 @@ fn canonicalize(request: &mut Request<Received>, strict: bool) -> Result<(), Pro
         path::canonical(uri.path())
     };
     let bad = |detail: String| ProxyError::new(Flag::BadRequest, detail);
-    if let Cow::Owned(path) = canonical.map_err(|error| bad(error.to_string()))? {
+    let path = canonical.map_err(|error| bad(error.to_string()))?;
+    // `http://orders.shop?a=b` has a path too (RFC 9112 §3.2.1), though nobody wrote it.
+    let unwritten = uri
+        .path_and_query()
+        .is_some_and(|target| target.as_str().starts_with('?'));
+    if unwritten || matches!(path, Cow::Owned(_)) {
         let target = match uri.query() {
             Some(query) => format!("{path}?{query}"),
-            None => path,
+            None => path.into_owned(),
         };
         let mut parts = uri.clone().into_parts();
         parts.path_and_query = Some(

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::clean;
-use super::received::{ReceiveError, Received};
+use super::received::{ReceiveError, Received, Rest};
 use super::replay::Activity;
 use crate::clock;
 
@@ -65,7 +65,7 @@ pub trait Ending {
 }
 
 /// Time limits of a body.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Patience {
     /// The moment the whole exchange must be over.
     pub deadline: Option<Instant>,
@@ -83,6 +83,18 @@ impl Patience {
             (Some(deadline), Some(idle)) => Some(deadline.min(idle)),
             (deadline, idle) => deadline.or(idle),
         }
+    }
+
+    /// What is left of a request, written while its answer is read and after that.
+    pub async fn over(self, mut rest: Rest) {
+        while let Some(end) = self.next() {
+            let ended = tokio::time::timeout_at(end, &mut rest).await.is_ok();
+            // Bytes that moved have put the end off.
+            if ended || self.next() <= Some(end) {
+                return;
+            }
+        }
+        rest.await;
     }
 }
 

@@ -11,8 +11,8 @@ pub mod stream;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, HOST,
-    SET_COOKIE, TRAILER,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, HOST, MAX_FORWARDS, SET_COOKIE, TRAILER,
 };
 use http::{HeaderMap, HeaderName};
 use http_body::Frame;
@@ -40,14 +40,16 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 
 /// What a trailer may not say (RFC 9110 §6.5.1): how the message is framed,
 /// where it goes, what its content is, who sends it.
-const NO_TRAILERS: [HeaderName; 9] = [
+const NO_TRAILERS: [HeaderName; 11] = [
     AUTHORIZATION,
+    CACHE_CONTROL,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     CONTENT_RANGE,
     CONTENT_TYPE,
     COOKIE,
     HOST,
+    MAX_FORWARDS,
     SET_COOKIE,
     TRAILER,
 ];

@@ -1,6 +1,8 @@
 //! The body of a message as it arrives, whichever protocol brings it: from
-//! hyper's HTTP/1 or from a stream of HTTP/2.
+//! hyper's HTTP/1, from our own on the side that asks, or from a stream of HTTP/2.
 
+use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use selvage_http2::RecvStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,31 @@ pub enum ReceiveError {
     /// Of HTTP/2.
     #[error(transparent)]
     Http2(#[from] selvage_http2::Error),
+    /// Of HTTP/1, on the side that asks.
+    #[error(transparent)]
+    Response(#[from] selvage_http1::Error),
+}
+
+/// What is left of a request whose answer has come.
+pub type Rest = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The body of a response on an HTTP/1 connection, whatever that runs over.
+pub trait ResponseOverHttp1:
+    Body<Data = Bytes, Error = selvage_http1::Error> + Unpin + fmt::Debug
+{
+    /// As [`selvage_http1::Incoming::rest`].
+    fn rest(&mut self) -> Option<Rest>;
+}
+
+impl<S, B> ResponseOverHttp1 for selvage_http1::Incoming<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    fn rest(&mut self) -> Option<Rest> {
+        let rest = self.rest()?;
+        Some(Box::pin(rest))
+    }
 }
 
 /// See the module.
@@ -27,6 +55,18 @@ pub enum Received {
     Http1(Incoming),
     /// From HTTP/2.
     Http2(RecvStream),
+    /// From HTTP/1, on the side that asks.
+    Response(Box<dyn ResponseOverHttp1>),
+}
+
+impl Received {
+    /// What is left of the request that this answers, where it goes on only while somebody sees to it.
+    pub fn rest(&mut self) -> Option<Rest> {
+        match self {
+            Self::Response(body) => body.rest(),
+            Self::Http1(_) | Self::Http2(_) => None,
+        }
+    }
 }
 
 impl Body for Received {
@@ -40,6 +80,9 @@ impl Body for Received {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(ReceiveError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(ReceiveError::Http2),
+            Self::Response(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(ReceiveError::Response),
         }
     }
 
@@ -47,6 +90,7 @@ impl Body for Received {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Response(body) => body.is_end_stream(),
         }
     }
 
@@ -54,6 +98,7 @@ impl Body for Received {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Response(body) => body.size_hint(),
         }
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn answer(
         flag,
         grpc_status,
     } = *answered;
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let open = worker.shared.lifecycle.opened(record.direction());
@@ -82,10 +82,6 @@ pub(super) fn answer(
     // hyper writes the version its connection speaks.
     parts.version = Version::HTTP_11;
     record.answers(status, grpc_status, flag, Some(lease), in_flight);
-    let body = match peeked {
-        Some(frame) => ResponseBody::peeked(frame, body),
-        None => ResponseBody::upstream(body),
-    };
     let patience = Patience {
         deadline: outgoing.deadline.0.map(Instant::from_std),
         idle: destination
@@ -93,6 +89,13 @@ pub(super) fn answer(
             .timeouts
             .idle
             .map(|limit| (limit, outgoing.activity.clone())),
+    };
+    if let Some(rest) = body.rest() {
+        tokio::task::spawn_local(patience.clone().over(rest));
+    }
+    let body = match peeked {
+        Some(frame) => ResponseBody::peeked(frame, body),
+        None => ResponseBody::upstream(body),
     };
     Ok(Response::from_parts(parts, body.within(patience)))
 }
@@ -136,9 +139,6 @@ fn switch(
     strip_hop_by_hop(&mut parts.headers);
     strip_untrusted(&mut parts.headers);
     let idle = destination.policy().timeouts.idle_tcp;
-    let permit = destination
-        .live
-        .admit_connection(&destination.policy().limits);
     let tcp = destination.tcp.clone();
     let worker_index = worker.index;
     tokio::task::spawn_local(async move {
@@ -157,7 +157,7 @@ fn switch(
             Ok(Err(error)) => tracing::debug!(%error, "upgrade"),
             Err(_) => tracing::debug!("upgrade: one side never took it up"),
         }
-        drop((permit, open));
+        drop(open);
     });
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

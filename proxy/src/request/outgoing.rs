@@ -94,6 +94,11 @@ impl Outgoing {
         self.upgrade.borrow_mut().take()
     }
 
+    /// Whether it asks for another protocol, or its body waits to be asked for.
+    pub(super) const fn switches(&self) -> bool {
+        self.gate.is_some() || self.asked.upgrade.is_some()
+    }
+
     /// The head and body for one try.
     pub(super) fn request(
         &self,
@@ -107,7 +112,9 @@ impl Outgoing {
         *request.headers_mut() = self.headers.clone();
         *request.version_mut() = self.asked.version;
         head::address(&mut request, &self.asked, way.hop, &destination.authority)?;
-        frame_http1(&mut request, way.hop);
+        if self.switches() {
+            frame_http1(&mut request, way.hop);
+        }
         if let (Some(deadline), _) = self.deadline {
             let left = deadline::remaining(deadline, now.into_std())
                 .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
@@ -131,8 +138,8 @@ impl Outgoing {
     }
 }
 
-/// hyper gives a GET, HEAD or CONNECT of unknown length no body at all, unless
-/// it is told that there is one.
+/// hyper, which sends what switches, gives a GET, HEAD or CONNECT of unknown length
+/// no body at all, unless it is told that there is one.
 fn frame_http1(request: &mut Request<RequestBody>, hop: Hop) {
     let unknown = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let chunked = hop == Hop::Http1

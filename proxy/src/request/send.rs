@@ -209,7 +209,7 @@ async fn send(
         .request(destination, way, clock::now())
         .map_err(Failure::Ours)?;
     let unsent = |Unsent { failure, reason }| Failure::Upstream(failure, reason);
-    let mut sent = lease.send(request).map_err(unsent)?;
+    let mut sent = lease.send(request, outgoing.switches()).map_err(unsent)?;
     let response = match &outgoing.gate {
         None => limits.within(Pin::new(&mut sent)).await,
         Some(gate) => Box::pin(gated(gate, limits, &mut sent)).await,

@@ -1,4 +1,4 @@
-//! What an error of hyper (HTTP/1) or of HTTP/2 means for the request: whether the upstream
+//! What an error of HTTP/1 (ours, or hyper's) or of HTTP/2 means for the request: whether the upstream
 //! can have seen it, broke off, or talks nonsense.
 
 use std::error::Error;
@@ -24,6 +24,23 @@ pub fn sort(error: &hyper::Error, reused: bool) -> TransportFailure {
         return TransportFailure::ReusedClosed;
     }
     TransportFailure::Reset
+}
+
+/// Sorts the failure of an exchange on an HTTP/1 connection; `reused` as in [`sort`].
+#[must_use]
+pub fn sort_http1(error: &selvage_http1::Error, reused: bool) -> TransportFailure {
+    use selvage_http1::Error as Http1;
+    use std::io::ErrorKind;
+    match error {
+        Http1::Unsent(_) => TransportFailure::Unprocessed,
+        Http1::Malformed(_) => TransportFailure::BadResponse,
+        Http1::Closed | Http1::Io(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) if reused => {
+            TransportFailure::ReusedClosed
+        }
+        Http1::Closed | Http1::Io(_) | Http1::Incomplete | Http1::Request => {
+            TransportFailure::Reset
+        }
+    }
 }
 
 /// Sorts the failure of a stream.
@@ -54,4 +71,52 @@ fn is_broken_pipe(error: &hyper::Error) -> bool {
         source = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use selvage_http1::Error;
+
+    use super::*;
+
+    #[test]
+    fn an_exchange_over_http1_tells_what_the_peer_can_have_seen() {
+        let table = [
+            (
+                Error::Unsent(ErrorKind::BrokenPipe),
+                false,
+                TransportFailure::Unprocessed,
+            ),
+            (
+                Error::Unsent(ErrorKind::BrokenPipe),
+                true,
+                TransportFailure::Unprocessed,
+            ),
+            (Error::Closed, true, TransportFailure::ReusedClosed),
+            (Error::Closed, false, TransportFailure::Reset),
+            (
+                Error::Io(ErrorKind::ConnectionReset),
+                true,
+                TransportFailure::ReusedClosed,
+            ),
+            (
+                Error::Io(ErrorKind::ConnectionReset),
+                false,
+                TransportFailure::Reset,
+            ),
+            (
+                Error::Io(ErrorKind::TimedOut),
+                true,
+                TransportFailure::Reset,
+            ),
+            (Error::Incomplete, true, TransportFailure::Reset),
+            (Error::Request, true, TransportFailure::Reset),
+            (Error::Malformed("x"), true, TransportFailure::BadResponse),
+        ];
+        for (error, reused, expected) in table {
+            assert_eq!(sort_http1(&error, reused), expected, "{error:?} {reused}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! beside us is such a service too, with one endpoint and no breaker.
 
 pub mod connect;
+mod counted;
 pub mod expiry;
 pub mod failure;
 pub mod http2;

@@ -5,23 +5,24 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use selvage_http1::{Connection, Home};
 use selvage_policy::classify::TransportFailure;
 use selvage_policy::service::{ConnectionPermit, PendingPermit, ServiceState};
 use selvage_policy::snapshot::Limits;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, Connected, Io, Peer, connect};
+use super::connect::{ConnectError, Connected, Peer, connect};
+use super::counted::Counted;
 use super::expiry::Expiry;
 use super::failure;
 use super::http2::{Answer, HEADER_LIST, Shared, Stream};
@@ -90,9 +91,28 @@ impl fmt::Debug for Pool {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Connection<Counted>,
     since: Instant,
     expires: Expiry,
+}
+
+impl Idle {
+    /// A connection that served nothing before.
+    fn fresh(connected: Connected, permit: ConnectionPermit) -> Self {
+        Self {
+            connection: Connection::new(Counted::new(connected.io, permit)),
+            since: clock::recent(),
+            expires: Expiry::of(connected.expires),
+        }
+    }
+
+    /// Whether it still can serve. Outside of the task's budget: spent, it would hide that the peer has closed.
+    fn is_open(&mut self) -> bool {
+        let asking = poll_fn(|_| Poll::Ready(self.connection.is_open()));
+        let mut asking = pin!(tokio::task::unconstrained(asking));
+        let mut cx = Context::from_waker(Waker::noop());
+        asking.as_mut().poll(&mut cx) == Poll::Ready(true)
+    }
 }
 
 /// A connection being opened, for all who wait for it.
@@ -107,8 +127,8 @@ pub enum Lease {
     Http1 {
         /// Where it goes back to.
         pool: Rc<Pool>,
-        /// The connection.
-        sender: http1::SendRequest<RequestBody>,
+        /// The connection, while nothing is exchanged on it.
+        home: Home<Counted>,
         /// Whether it served before.
         reused: bool,
         /// The end of the peer's certificate.
@@ -168,19 +188,9 @@ impl Pool {
     /// An HTTP/1 connection that served before and is free.
     pub fn idle_http1(self: &Rc<Self>) -> Option<Lease> {
         let now = clock::recent();
-        while let Some(Idle {
-            sender,
-            since: _,
-            expires,
-        }) = self.pop()
-        {
-            if sender.is_ready() && !expires.is_over(now) {
-                return Some(Lease::Http1 {
-                    pool: self.clone(),
-                    sender,
-                    reused: true,
-                    expires,
-                });
+        while let Some(mut idle) = self.pop() {
+            if idle.is_open() && !idle.expires.is_over(now) {
+                return Some(Lease::http1(self, idle, true));
             }
         }
         None
@@ -193,35 +203,8 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         let permit = opening.permit()?;
         let _pending = opening.pending()?;
-        let Connected { io, expires, .. } = self.open(Inside::Http1, opening.timeout).await?;
-        let expires = Expiry::of(expires);
-        let sender = self.drive_http1(io, permit).await?;
-        Ok(Lease::Http1 {
-            pool: self.clone(),
-            sender,
-            reused: false,
-            expires,
-        })
-    }
-
-    async fn drive_http1(
-        &self,
-        io: Io,
-        permit: ConnectionPermit,
-    ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(buffers::SIZE)
-            .max_header_size(HEADER_LIST as usize)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| ConnectError::Refused(self.peer.address, error.to_string()))?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "upstream HTTP/1 connection");
-            }
-            drop(permit);
-        });
-        Ok(sender)
+        let connected = self.open(Inside::Http1, opening.timeout).await?;
+        Ok(Lease::http1(self, Idle::fresh(connected, permit), false))
     }
 
     /// Whether the peer was found to speak HTTP/1.1 alone.
@@ -304,23 +287,13 @@ impl Pool {
         timeout: Option<Duration>,
         permit: ConnectionPermit,
     ) -> Result<(), ConnectError> {
-        let Connected {
-            io,
-            expires,
-            inside,
-        } = self.open(Inside::Http2, timeout).await?;
-        let expires = Expiry::of(expires);
-        if inside == Inside::Http1 {
+        let connected = self.open(Inside::Http2, timeout).await?;
+        if connected.inside == Inside::Http1 {
             self.http1_only.set(Some(Instant::now()));
-            let sender = self.drive_http1(io, permit).await?;
-            self.give_back(Idle {
-                sender,
-                since: Instant::now(),
-                expires,
-            });
+            self.give_back(Idle::fresh(connected, permit));
             return Err(ConnectError::Http1Only(self.peer.address));
         }
-        let shared = Shared::open(io, expires, permit);
+        let shared = Shared::open(connected.io, Expiry::of(connected.expires), permit);
         self.http2.borrow_mut().push(shared);
         Ok(())
     }
@@ -334,11 +307,11 @@ impl Pool {
     pub fn tidy(&self) {
         let idle = self.idle.get().unwrap_or(Duration::MAX);
         let now = Instant::now();
-        self.http1.borrow_mut().retain(|connection| {
+        self.http1.borrow_mut().retain_mut(|connection| {
             connection.expires.look_again(now);
             now - connection.since < idle
-                && !connection.sender.is_closed()
                 && !connection.expires.is_over(now)
+                && connection.is_open()
         });
         self.http2.borrow_mut().retain(|connection| {
             let unused = connection
@@ -351,24 +324,41 @@ impl Pool {
 
     fn give_back(&self, idle: Idle) {
         let mut connections = self.http1.borrow_mut();
-        if connections.len() < IDLE && !idle.sender.is_closed() && !idle.expires.is_over(idle.since)
-        {
+        if connections.len() < IDLE && !idle.expires.is_over(idle.since) {
             connections.push(idle);
         }
     }
 }
 
 impl Lease {
-    /// Sends a request; what comes back is awaited apart.
+    fn http1(pool: &Rc<Pool>, idle: Idle, reused: bool) -> Self {
+        Self::Http1 {
+            pool: pool.clone(),
+            home: Rc::new(RefCell::new(Some(idle.connection))),
+            reused,
+            expires: idle.expires,
+        }
+    }
+
+    /// Sends a request; what comes back is awaited apart. `switches`: it asks for another protocol, or waits for
+    /// `100 Continue`.
     ///
     /// # Errors
     /// Where the connection took nothing of it.
-    pub fn send(&mut self, request: Request<RequestBody>) -> Result<Sent, Unsent> {
+    pub fn send(&mut self, request: Request<RequestBody>, switches: bool) -> Result<Sent, Unsent> {
         match self {
-            Self::Http1 { sender, reused, .. } => Ok(Sent::Http1(
-                Box::pin(sender.try_send_request(request)),
-                *reused,
-            )),
+            Self::Http1 { home, reused, .. } => {
+                let connection = home.borrow_mut().take().ok_or_else(|| Unsent {
+                    failure: TransportFailure::Unprocessed,
+                    reason: "the connection is in use".to_owned(),
+                })?;
+                Ok(if switches {
+                    let io = connection.into_inner();
+                    Sent::Hyper(Box::pin(by_hyper(io, request, *reused)))
+                } else {
+                    Sent::Http1(connection.send(request, home), *reused)
+                })
+            }
             Self::Http2(stream) => stream
                 .send(request)
                 .map(Sent::Http2)
@@ -382,45 +372,60 @@ impl Lease {
     /// The response has come whole. Where the request has too (`complete`), an
     /// HTTP/1 connection goes back to its pool.
     pub fn answered(self, complete: bool) {
-        let (pool, mut sender, expires) = match self {
-            Self::Http2(stream) => return stream.answered(),
-            Self::Http1 { .. } if !complete => return,
+        match self {
+            Self::Http2(stream) => stream.answered(),
             Self::Http1 {
                 pool,
-                sender,
-                reused: _,
+                home,
                 expires,
-            } => (pool, sender, expires),
-        };
-        if sender.is_ready() {
-            pool.give_back(Idle {
-                sender,
-                since: clock::recent(),
-                expires,
-            });
-            return;
-        }
-        // The connection's task has still to see the end of the exchange.
-        tokio::task::spawn_local(async move {
-            if poll_fn(|cx| sender.poll_ready(cx)).await.is_ok() {
-                pool.give_back(Idle {
-                    sender,
-                    since: Instant::now(),
-                    expires,
-                });
+                ..
+            } => {
+                let connection = home.borrow_mut().take();
+                if let Some(connection) = connection.filter(|_| complete) {
+                    pool.give_back(Idle {
+                        connection,
+                        since: clock::recent(),
+                        expires,
+                    });
+                }
             }
-        });
+        }
     }
 }
 
-/// What hyper's HTTP/1 client promises.
-type Promised =
-    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>>>;
+/// An exchange in which the two ends may go on in another protocol, or the body waits to be asked for: hyper
+/// knows how. The connection serves nothing else.
+async fn by_hyper(
+    io: Counted,
+    request: Request<RequestBody>,
+    reused: bool,
+) -> Result<Response<Received>, Unsent> {
+    let unsent = |error: &hyper::Error| Unsent {
+        failure: failure::sort(error, reused),
+        reason: describe(error),
+    };
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(buffers::SIZE)
+        .max_header_size(HEADER_LIST as usize)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| unsent(&error))?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream HTTP/1 connection");
+        }
+    });
+    let answered = sender.send_request(request).await;
+    let response = answered.map_err(|error| unsent(&error))?;
+    Ok(response.map(Received::Http1))
+}
 
 /// A request that was sent: the head of its response, once that is there.
 pub enum Sent {
     /// On an HTTP/1 connection, and whether that served before.
-    Http1(Promised, bool),
+    Http1(selvage_http1::Answer<Counted, RequestBody>, bool),
+    /// The same, by hyper.
+    Hyper(Pin<Box<dyn Future<Output = Result<Response<Received>, Unsent>>>>),
     /// On a stream of HTTP/2.
     Http2(Answer),
 }
@@ -430,24 +435,17 @@ impl Future for Sent {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Http1(promised, reused) => {
-                let answered = ready!(promised.as_mut().poll(cx));
+            Self::Http1(answer, reused) => {
+                let answered = ready!(Pin::new(answer).poll(cx));
                 Poll::Ready(match answered {
-                    Ok(response) => Ok(response.map(Received::Http1)),
-                    Err(mut error) => {
-                        // Handed back: not a byte of it was written.
-                        let failure = if error.take_message().is_some() {
-                            TransportFailure::Unprocessed
-                        } else {
-                            failure::sort(error.error(), *reused)
-                        };
-                        Err(Unsent {
-                            failure,
-                            reason: describe(error.error()),
-                        })
-                    }
+                    Ok(response) => Ok(response.map(|body| Received::Response(Box::new(body)))),
+                    Err(error) => Err(Unsent {
+                        failure: failure::sort_http1(&error, *reused),
+                        reason: error.to_string(),
+                    }),
                 })
             }
+            Self::Hyper(answer) => answer.as_mut().poll(cx),
             Self::Http2(answer) => Pin::new(answer).poll(cx).map_err(|error| Unsent {
                 failure: failure::sort_stream(&error),
                 reason: error.to_string(),

@@ -8,10 +8,11 @@ use super::workspace;
 
 /// Which packages of the workspace each may know. `core` knows `api` so that
 /// static mode and the control plane share one encoder.
-const WALLS: [(&str, &[&str]); 10] = [
+const WALLS: [(&str, &[&str]); 11] = [
     ("selvage-certs", &[]),
     ("selvage-api", &[]),
     ("selvage-policy", &["selvage-certs"]),
+    ("selvage-http1", &[]),
     ("selvage-http2", &[]),
     ("selvage-core", &["selvage-api", "selvage-certs"]),
     (
@@ -20,6 +21,7 @@ const WALLS: [(&str, &[&str]); 10] = [
             "selvage-api",
             "selvage-certs",
             "selvage-core",
+            "selvage-http1",
             "selvage-http2",
             "selvage-policy",
         ],
