@@ -218,6 +218,35 @@ async fn an_endless_request_may_be_answered_early() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_accepted_early_arrives_whole() {
+    const SIZE: u64 = 64 * MIB;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let app = App::start(move |request| {
+        let tell = tell.clone();
+        async move {
+            tokio::spawn(async move {
+                let read = request.into_body().collect().await;
+                let _ = tell.send(read.map(|body| body.to_bytes().len() as u64).ok());
+            });
+            let mut accepted = ok("accepted");
+            *accepted.status_mut() = http::StatusCode::ACCEPTED;
+            accepted
+        }
+    })
+    .await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let caller = Http2::connect(mesh.outbound()).await;
+    let sent = request2(Method::POST, ORDERS, "/", body::zeros(SIZE, 64 * 1024));
+    let answer = caller.call(sent).await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (202, "accepted")
+    );
+    let arrived = wait::soon("the end of the upload", told.recv()).await;
+    assert_eq!(arrived, Some(Some(SIZE)));
+}
+
+#[tokio::test]
 async fn an_unread_request_body_does_not_poison_the_next_request() {
     let app = App::start(|_| async { ok("early") }).await;
     let mesh = Mesh::of(app.address, "http").await;

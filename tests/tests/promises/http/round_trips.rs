@@ -190,14 +190,25 @@ async fn absolute_form_names_the_service() {
     let app = App::echo().await;
     let mesh = Mesh::of(app.address, "http").await;
     let mut wire = Wire::connect(mesh.outbound()).await;
-    wire.send(b"GET http://orders.shop/absolute?q HTTP/1.1\r\nhost: orders.shop\r\n\r\n")
+    for (target, arrives) in [
+        ("http://orders.shop/absolute?q", "/absolute?q"),
+        ("http://orders.shop", "/"),
+        ("http://orders.shop?q=1", "/?q=1"),
+    ] {
+        wire.send(format!(
+            "GET {target} HTTP/1.1\r\nhost: orders.shop\r\n\r\n"
+        ))
         .await;
-    assert_eq!(wire.head().await.status(), 200);
-    let seen = app.last();
-    assert_eq!(
-        (seen.uri.to_string().as_str(), seen.header("host")),
-        ("/absolute?q", ORDERS)
-    );
+        let head = wire.head().await;
+        assert_eq!(head.status(), 200, "{target}");
+        let length = head.header("content-length").expect("an echo has one");
+        wire.exactly(length.parse().expect("a count")).await;
+        let seen = app.last();
+        assert_eq!(
+            (seen.uri.to_string().as_str(), seen.header("host")),
+            (arrives, ORDERS)
+        );
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@ use http::Method;
 use selvage_tests::app::{App, RawApp};
 use selvage_tests::body;
 use selvage_tests::client::{Http2, request2};
-use selvage_tests::mesh::Mesh;
+use selvage_tests::mesh::{Mesh, plaintext_caller, traffic_policy};
 use selvage_tests::sidecar::ORDERS;
+use selvage_tests::wait;
 use selvage_tests::wire::Wire;
 
 /// An application that agrees to any upgrade and echoes until the caller ends.
@@ -55,6 +56,38 @@ async fn websockets_carry_bytes_both_ways() {
         b"farewell",
         "a half-closed upgrade still carries the other direction"
     );
+}
+
+#[tokio::test]
+async fn an_upgrade_counts_as_a_connection_while_it_lasts() {
+    let app = upgrading().await;
+    let one = traffic_policy("  limits: { maxConnections: 1 }\n");
+    let (_pki, caller) = plaintext_caller("http", &[app.address], &one).await;
+    let ask = async || {
+        let mut wire = Wire::connect(caller.outbound()).await;
+        wire.send(
+            "GET / HTTP/1.1\r\nhost: orders.shop\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        )
+        .await;
+        let head = wire.head().await;
+        (
+            wire,
+            head.status(),
+            head.header("x-selvage-flag").map(str::to_owned),
+        )
+    };
+    let (mut first, status, _) = ask().await;
+    assert_eq!(status, 101);
+    for _ in 0..3 {
+        let (_, status, flag) = ask().await;
+        assert_eq!((status, flag.as_deref()), (503, Some("overflow")));
+    }
+    first.finish().await;
+    assert_eq!(first.rest().await.unwrap(), b"farewell");
+    wait::until("the place of the first", wait::PATIENCE, async || {
+        ask().await.1 == 101
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use super::recording;
 
-use selvage_tests::app::{App, RawApp};
+use selvage_tests::app::App;
 use selvage_tests::client;
-use selvage_tests::mesh::{Mesh, plaintext_caller, traffic_policy};
+use selvage_tests::mesh::Mesh;
 use selvage_tests::sidecar::ORDERS;
 use selvage_tests::wait;
 use selvage_tests::wire::Wire;
@@ -283,57 +283,6 @@ async fn odd_expectations_hide_nothing() {
         arrived.matches("HIDDEN").count() <= declared,
         "only ever as a body: {arrived}"
     );
-}
-
-#[tokio::test]
-async fn a_malformed_response_is_a_bad_gateway() {
-    let rows = [
-        (
-            "a bare CR",
-            "HTTP/1.1 200 OK\r\nx: a\rb\r\ncontent-length: 0\r\n\r\n",
-        ),
-        (
-            "a NUL",
-            "HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n",
-        ),
-        ("no HTTP", "hello\r\n\r\n"),
-        ("no status", "HTTP/1.1 OK\r\ncontent-length: 0\r\n\r\n"),
-        (
-            "two lengths",
-            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        ),
-        (
-            "a name with a space",
-            "HTTP/1.1 200 OK\r\nx y: a\r\ncontent-length: 0\r\n\r\n",
-        ),
-        (
-            "101 that nobody asked for",
-            "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-        ),
-    ];
-    let app = RawApp::start(move |mut wire, _| async move {
-        let Some(head) = wire.try_head().await else {
-            return;
-        };
-        let row: usize = head
-            .line
-            .split(['/', ' '])
-            .find_map(|part| part.parse().ok())
-            .unwrap_or(0);
-        wire.send(rows[row].1).await;
-        wire.rest().await.ok();
-    })
-    .await;
-    let patient = traffic_policy("  circuitBreaker: { consecutiveFailures: 0 }\n");
-    let (_pki, caller) = plaintext_caller("http", &[app.address], &patient).await;
-    for (number, (name, _)) in rows.iter().enumerate() {
-        let answer = client::post(caller.outbound(), ORDERS, &format!("/{number}"), "x").await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.flag()),
-            (502, "bad-response"),
-            "{name}"
-        );
-    }
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Malformed requests are rejected at the door: an error, the connection
-//! closed, and not one byte at the origin. The rows come from the advisories of
-//! other proxies.
+//! closed, and not one byte at the origin; malformed answers reach no caller.
+//! The rows come from the advisories of other proxies.
 
-mod http1; // heads, chunks, trailers, expectations, responses
+mod answers; // of applications over HTTP/1.1
+mod http1; // heads, chunks, trailers, expectations
 mod http2; // hand-made frames
 
 use std::sync::{Arc, Mutex};

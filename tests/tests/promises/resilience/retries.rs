@@ -10,6 +10,7 @@ use selvage_tests::client::{self, Answer, Http1, Http2, request};
 use selvage_tests::mesh::{plaintext_caller, service, traffic_policy};
 use selvage_tests::pki::{Pki, spiffe_id};
 use selvage_tests::sidecar::{ORDERS, Sidecar};
+use selvage_tests::wait::{self, PATIENCE};
 use selvage_tests::{body, grpc};
 
 const RETRIES: &str = "  retry: { attempts: 2, on: [connect-failure, reset, 503], backoff: { base: 1ms, max: 5ms } }\n  circuitBreaker: { consecutiveFailures: 0 }\n";
@@ -193,6 +194,61 @@ async fn a_kept_connection_that_was_closed_costs_no_request() {
             .unwrap();
         assert_eq!(answer.status, 200, "{}", answer.flag());
     }
+}
+
+#[tokio::test]
+async fn an_application_that_restarts_costs_no_request_however_many_connections_it_had() {
+    const CONNECTIONS: usize = 400;
+    let (restart, restarts) = tokio::sync::watch::channel(false);
+    let together = std::sync::Arc::new(tokio::sync::Barrier::new(CONNECTIONS));
+    let app = RawApp::start(move |mut wire, number| {
+        let (mut restarts, together) = (restarts.clone(), together.clone());
+        async move {
+            wire.head().await;
+            if number >= CONNECTIONS {
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew")
+                    .await;
+                wire.rest().await.ok();
+                return;
+            }
+            // None is answered before all are there: each has a connection of its own.
+            together.wait().await;
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nold")
+                .await;
+            restarts.wait_for(|restarts| *restarts).await.ok();
+        }
+    })
+    .await;
+    let (_pki, caller) = plaintext_caller("http", &[app.address], "").await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let address = caller.outbound();
+        asking.spawn(async move {
+            client::try_get(address, ORDERS, "/")
+                .await
+                .map(|answer| answer.text())
+                .ok()
+        });
+    }
+    let answers = asking.join_all().await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_deref() == Some("old"))
+    );
+    restart.send_replace(true);
+    wait::until("the old connections to be closed", PATIENCE, async || {
+        restart.receiver_count() == 1
+    })
+    .await;
+    // Not idempotent: nothing repeats it.
+    let answer = call(&caller, Method::POST, body::full("x")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (200, "new"),
+        "{}",
+        answer.flag()
+    );
 }
 
 #[tokio::test]
