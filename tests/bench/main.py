@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace, chosen: list[Scenario], wanted: list[pe
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.sched_setaffinity(0, {machine.LOAD_CORE})
-    binary = peers.TARGET / "release" / "bench-load"
+    binary = peers.TARGET / "shipped" / "bench-load"
     for peer in wanted:
         if peer.missing():
             print(f"missing: {peer.missing()}", file=sys.stderr)

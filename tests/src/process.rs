@@ -42,15 +42,15 @@ pub struct Process {
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
-/// Where a binary of this workspace is: in `SELVAGE_BIN_DIR`, else in `release/` of the target folder.
+/// Where a binary of this workspace is: in `SELVAGE_BIN_DIR`, else `target/shipped`.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let folder =
-        std::env::var_os("SELVAGE_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from);
+        std::env::var_os("SELVAGE_BIN_DIR").map_or_else(|| target().join("shipped"), PathBuf::from);
     let path = folder.join(name);
     assert!(
         path.exists(),
-        "{} is not there: run `cargo build --release --workspace` first, or set SELVAGE_BIN_DIR",
+        "{} is not there: run `tests/release build --workspace` first, or set SELVAGE_BIN_DIR",
         path.display()
     );
     path
@@ -60,10 +60,13 @@ pub fn binary(name: &str) -> PathBuf {
 #[must_use]
 pub fn target() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    // target/PROFILE/deps/e2e-HASH
-    test.ancestors()
-        .nth(3)
-        .expect("a test lies three folders deep in target")
+    // target[/TRIPLE]/PROFILE/deps/e2e-HASH; cargo marks the uppermost.
+    let marked = test
+        .ancestors()
+        .filter(|folder| folder.join("CACHEDIR.TAG").exists());
+    marked
+        .last()
+        .expect("a test lies in cargo's target folder")
         .to_path_buf()
 }
 
