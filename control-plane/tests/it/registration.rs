@@ -104,3 +104,30 @@ async fn health_and_departure_show_at_once() {
     assert_eq!(targets, json!([]));
     plane.stop().await;
 }
+
+#[tokio::test]
+async fn prometheus_is_told_where_workloads_are_scraped() {
+    let plane = Plane::start().await;
+    let orders = plane.enrol("shop/orders").await;
+    let mut labelled = registration("shop", "orders-1", "orders");
+    labelled.labels = [("app.example/version", "v1"), ("service", "forged")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    orders.registry().register(labelled).await.unwrap();
+    let mut silent = registration("shop", "orders-2", "orders");
+    silent.telemetry.clear();
+    orders.registry().register(silent).await.unwrap();
+    let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
+    let expected = json!([{
+        "targets": ["127.0.0.1:21020"],
+        "labels": {
+            "namespace": "shop",
+            "service": "orders",
+            "workload": "orders-1",
+            "__meta_selvage_label_app_example_version": "v1",
+            "__meta_selvage_label_service": "forged",
+        },
+    }]);
+    assert_eq!(targets, expected);
+    plane.stop().await;
+}
