@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) nacks: IntCounterVec,
     pub(crate) certificates_issued: IntCounterVec,
     registered_endpoints: IntGaugeVec,
+    registry_frozen: IntGauge,
     process: Process,
 }
 
@@ -81,6 +82,11 @@ impl Metrics {
             ),
             &["service"],
         )?;
+        let registry_frozen = IntGauge::new(
+            "selvage_registry_frozen",
+            "Whether no lease lapses, because too many workloads fell silent at once.",
+        )?;
+        registry.register(Box::new(registry_frozen.clone()))?;
         registry.register(Box::new(connected_proxies.clone()))?;
         registry.register(Box::new(push_duration.clone()))?;
         registry.register(Box::new(nacks.clone()))?;
@@ -94,16 +100,22 @@ impl Metrics {
             nacks,
             certificates_issued,
             registered_endpoints,
+            registry_frozen,
             process,
         })
     }
 
     /// The text exposition. `endpoints` counts registered endpoints by
-    /// `namespace/service`.
+    /// `namespace/service`; `frozen` is the registry's alarm.
     ///
     /// # Errors
     /// Never in practice: every family has series of one type.
-    pub(crate) fn render(&self, endpoints: &BTreeMap<String, i64>) -> prometheus::Result<Vec<u8>> {
+    pub(crate) fn render(
+        &self,
+        endpoints: &BTreeMap<String, i64>,
+        frozen: bool,
+    ) -> prometheus::Result<Vec<u8>> {
+        self.registry_frozen.set(i64::from(frozen));
         self.registered_endpoints.reset();
         for (index, (service, count)) in endpoints.iter().enumerate() {
             let label = if index < SERVICE_SERIES {
@@ -199,14 +211,15 @@ mod tests {
     fn services_are_counted_and_go_when_they_go() {
         let metrics = Metrics::try_new().unwrap();
         let one = BTreeMap::from([("shop/orders".to_owned(), 3)]);
-        let text = String::from_utf8(metrics.render(&one).unwrap()).unwrap();
+        let text = String::from_utf8(metrics.render(&one, true).unwrap()).unwrap();
         assert!(
             text.contains("selvage_registered_endpoints{service=\"shop/orders\"} 3"),
             "{text}"
         );
+        assert!(text.contains("selvage_registry_frozen 1"), "{text}");
         assert!(text.contains("selvage_build_info{"));
         assert!(text.contains("process_cpu_seconds_total"));
-        let text = String::from_utf8(metrics.render(&BTreeMap::new()).unwrap()).unwrap();
+        let text = String::from_utf8(metrics.render(&BTreeMap::new(), false).unwrap()).unwrap();
         assert!(!text.contains("shop/orders"));
     }
 }

@@ -223,8 +223,10 @@ async fn make_token(operator: &Operator, body: &str) -> Result<Value, (StatusCod
 }
 
 pub(super) async fn metrics(State(operator): App) -> Response {
-    let endpoints = operator.mesh.read(crate::mesh::Live::endpoints_by_service);
-    match operator.metrics.render(&endpoints) {
+    let (endpoints, frozen) = operator
+        .mesh
+        .read(|live| (live.endpoints_by_service(), live.alarm.is_some()));
+    match operator.metrics.render(&endpoints, frozen) {
         Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
