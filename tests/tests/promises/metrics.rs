@@ -7,8 +7,10 @@ use std::process::Stdio;
 use http::Method;
 use selvage_tests::app::{App, status};
 use selvage_tests::client::{self, Http1, Http2, request, request2};
+use selvage_tests::control_plane::ControlPlane;
 use selvage_tests::mesh::Mesh;
-use selvage_tests::sidecar::{ORDERS, Sidecar};
+use selvage_tests::pki::Pki;
+use selvage_tests::sidecar::ORDERS;
 use selvage_tests::{body, grpc};
 
 /// An application that answers the status its path names.
@@ -126,8 +128,7 @@ async fn grpc_statuses_are_counted_from_trailers() {
 }
 
 /// What `promtool check metrics` has to say.
-async fn promtool(sidecar: &Sidecar) -> (bool, String) {
-    let text = sidecar.metrics().await.text;
+fn promtool(exposition: &str) -> (bool, String) {
     let child = std::process::Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -139,7 +140,7 @@ async fn promtool(sidecar: &Sidecar) -> (bool, String) {
         .stdin
         .take()
         .unwrap()
-        .write_all(text.as_bytes())
+        .write_all(exposition.as_bytes())
         .unwrap();
     let output = child.wait_with_output().unwrap();
     let said = format!(
@@ -158,8 +159,27 @@ async fn promtool_has_nothing_to_say() {
         client::get(mesh.outbound(), ORDERS, path).await;
     }
     for sidecar in [&mesh.client, &mesh.server] {
-        assert_eq!(promtool(sidecar).await, (true, String::new()));
+        let text = sidecar.metrics().await.text;
+        assert_eq!(promtool(&text), (true, String::new()));
     }
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say_of_the_control_plane() {
+    let app = application().await;
+    let control = ControlPlane::start().await;
+    let sidecar = control.sidecar("orders-1", "orders").await;
+    let _sidecar = sidecar
+        .application(80, app.address, "http")
+        .start(&Pki::new())
+        .await;
+    control.registered("orders", 1).await;
+    let text = control.metrics().await.text;
+    assert!(
+        text.contains("selvage_registered_endpoints{service=\"shop/orders\"} 1"),
+        "{text}"
+    );
+    assert_eq!(promtool(&text), (true, String::new()));
 }
 
 #[tokio::test]
