@@ -22,6 +22,7 @@ mod identity; // no identity, no service
 mod limits; // each with its flag and status
 mod malformed; // rejected at the door
 mod metrics; // equal to what the caller counted
+mod prometheus; // found, recorded, alerted, shown
 mod resilience; // when an endpoint fails, the cloth holds
 mod restarts; // again and again
 mod structure; // how the source is laid out
