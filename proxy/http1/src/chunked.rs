@@ -183,8 +183,12 @@ pub(crate) fn write_end(trailers: Option<&HeaderMap>, out: &mut BytesMut) {
 
 /// Takes at most so many octets of what has come.
 pub(crate) fn take(most: u64, input: &mut BytesMut) -> Bytes {
-    let count = usize::try_from(most).map_or(input.len(), |most| most.min(input.len()));
-    input.split_to(count).freeze()
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    // All that a buffer holds, and not much less than it could: nothing has to be shared.
+    if most >= input.len() && input.capacity() <= 2 * input.len() {
+        return std::mem::take(input).freeze();
+    }
+    input.split_to(most.min(input.len())).freeze()
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What is under way on a connection.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version, response};
 use http_body::Body;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::Error;
@@ -120,30 +121,61 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<response::Parts, Error>> {
         loop {
-            if let Some(parts) = self.heads.take(&mut self.input)? {
-                if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                    return Poll::Ready(Err(Error::Malformed("an upgrade that nobody asked for")));
-                }
-                if !parts.status.is_informational() {
-                    return Poll::Ready(Ok(parts));
-                }
-                self.interim += 1;
-                if self.interim > INTERIM {
-                    return Poll::Ready(Err(Error::Malformed("interim responses without end")));
-                }
-                continue;
-            }
             let has_begun = !self.input.is_empty() || self.interim > 0;
-            match ready!(self.poll_read(cx, READ as u64)) {
-                Ok(true) => {}
-                Ok(false) | Err(_) if has_begun => return Poll::Ready(Err(Error::Incomplete)),
-                // TLS that ends without saying so.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(Err(Error::Closed));
-                }
-                Ok(false) => return Poll::Ready(Err(Error::Closed)),
-                Err(error) => return Poll::Ready(Err(error.into())),
+            let head = match self.heads.take(&mut self.input)? {
+                Some(head) => head,
+                None => match ready!(self.poll_came(cx)) {
+                    Ok(Came::Head(head)) => head,
+                    Ok(Came::Octets) => continue,
+                    Ok(Came::End) | Err(Error::Io(_)) if has_begun => {
+                        return Poll::Ready(Err(Error::Incomplete));
+                    }
+                    // TLS may end without saying so.
+                    Ok(Came::End) | Err(Error::Io(io::ErrorKind::UnexpectedEof)) => {
+                        return Poll::Ready(Err(Error::Closed));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+            };
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(Error::Malformed("an upgrade that nobody asked for")));
+            }
+            if !head.status.is_informational() {
+                return Poll::Ready(Ok(head));
+            }
+            self.interim += 1;
+            if self.interim > INTERIM {
+                return Poll::Ready(Err(Error::Malformed("interim responses without end")));
             }
         }
     }
+
+    fn poll_came(&mut self, cx: &mut Context<'_>) -> Poll<Result<Came, Error>> {
+        if !self.input.is_empty() {
+            let more = ready!(self.poll_read(cx, READ as u64))?;
+            return Poll::Ready(Ok(if more { Came::Octets } else { Came::End }));
+        }
+        // On the stack: most heads come whole, and who waits for one needs no memory.
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut room))?;
+        let came = room.filled();
+        if came.is_empty() {
+            return Poll::Ready(Ok(Came::End));
+        }
+        if came.len() == READ {
+            self.read = READ * 2;
+        }
+        let head = self.heads.read(came)?;
+        let behind = head.as_ref().map_or(0, |(length, _)| *length);
+        self.input = BytesMut::from(&came[behind..]);
+        Poll::Ready(Ok(head.map_or(Came::Octets, |(_, head)| Came::Head(head))))
+    }
+}
+
+/// What a read has brought.
+enum Came {
+    Head(response::Parts),
+    Octets,
+    End,
 }

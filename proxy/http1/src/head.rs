@@ -85,8 +85,8 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// The next one; `None` where it is not whole.
-    pub(crate) fn take(&mut self, input: &mut BytesMut) -> Result<Option<response::Parts>, Error> {
+    /// The next one in `input`, and its length; `None` where it is not whole.
+    pub(crate) fn read(&mut self, input: &[u8]) -> Result<Option<(usize, response::Parts)>, Error> {
         let read = if self.may_be_whole(input) {
             read_response(input)?
         } else {
@@ -96,13 +96,17 @@ impl Heads {
         if length > HEAD {
             return Err(Error::Malformed("a head without end"));
         }
-        let Some((length, parts)) = read else {
-            self.seen = input.len();
-            return Ok(None);
-        };
-        self.seen = 0;
-        input.advance(length);
-        Ok(Some(parts))
+        self.seen = if read.is_some() { 0 } else { length };
+        Ok(read)
+    }
+
+    /// Takes the next one out of what has come.
+    pub(crate) fn take(&mut self, input: &mut BytesMut) -> Result<Option<response::Parts>, Error> {
+        let read = self.read(input)?;
+        Ok(read.map(|(length, parts)| {
+            input.advance(length);
+            parts
+        }))
     }
 
     /// Whether it is worth parsing: one that comes octet by octet is not parsed as often.

@@ -36,7 +36,7 @@ impl State {
                 *left -= data.len() as u64;
                 Ok(Some(Piece::Data(data)))
             }
-            Self::UntilClose => Ok(Some(Piece::Data(input.split().freeze()))),
+            Self::UntilClose => Ok(Some(Piece::Data(take(u64::MAX, input)))),
         }
     }
 

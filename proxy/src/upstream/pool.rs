@@ -91,7 +91,8 @@ impl fmt::Debug for Pool {
 }
 
 struct Idle {
-    connection: Connection<Counted>,
+    /// The connection is there.
+    home: Home<Counted>,
     since: Instant,
     expires: Expiry,
 }
@@ -100,15 +101,19 @@ impl Idle {
     /// A connection that served nothing before.
     fn fresh(connected: Connected, permit: ConnectionPermit) -> Self {
         Self {
-            connection: Connection::new(Counted::new(connected.io, permit)),
+            home: Rc::new(RefCell::new(Some(Connection::new(Counted::new(
+                connected.io,
+                permit,
+            ))))),
             since: clock::recent(),
             expires: Expiry::of(connected.expires),
         }
     }
 
     /// Whether it still can serve. Outside of the task's budget: spent, it would hide that the peer has closed.
-    fn is_open(&mut self) -> bool {
-        let asking = poll_fn(|_| Poll::Ready(self.connection.is_open()));
+    fn is_open(&self) -> bool {
+        let mut connection = self.home.borrow_mut();
+        let asking = poll_fn(|_| Poll::Ready(connection.as_mut().is_some_and(Connection::is_open)));
         let mut asking = pin!(tokio::task::unconstrained(asking));
         let mut cx = Context::from_waker(Waker::noop());
         asking.as_mut().poll(&mut cx) == Poll::Ready(true)
@@ -188,7 +193,7 @@ impl Pool {
     /// An HTTP/1 connection that served before and is free.
     pub fn idle_http1(self: &Rc<Self>) -> Option<Lease> {
         let now = clock::recent();
-        while let Some(mut idle) = self.pop() {
+        while let Some(idle) = self.pop() {
             if idle.is_open() && !idle.expires.is_over(now) {
                 return Some(Lease::http1(self, idle, true));
             }
@@ -334,7 +339,7 @@ impl Lease {
     fn http1(pool: &Rc<Pool>, idle: Idle, reused: bool) -> Self {
         Self::Http1 {
             pool: pool.clone(),
-            home: Rc::new(RefCell::new(Some(idle.connection))),
+            home: idle.home,
             reused,
             expires: idle.expires,
         }
@@ -380,10 +385,10 @@ impl Lease {
                 expires,
                 ..
             } => {
-                let connection = home.borrow_mut().take();
-                if let Some(connection) = connection.filter(|_| complete) {
+                let is_home = home.borrow().is_some();
+                if is_home && complete {
                     pool.give_back(Idle {
-                        connection,
+                        home,
                         since: clock::recent(),
                         expires,
                     });
