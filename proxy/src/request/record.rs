@@ -302,6 +302,12 @@ impl Record {
     }
 
     fn conclude(&mut self, end: End, trailers: Option<&HeaderMap>, sent: u64) {
+        // Where the caller broke its request off, the end of the answer follows from that.
+        let is_broken = self.held.body.as_ref().is_some_and(Replay::is_broken);
+        let end = match end {
+            End::Upstream if is_broken => End::Caller,
+            end => end,
+        };
         self.done = true;
         self.owe(false);
         // Where it came to its end somebody has just looked.

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use selvage_tests::app::{App, RawApp};
 use selvage_tests::body;
 use selvage_tests::client::{self, Answer, Http1, Http2, request, request2};
-use selvage_tests::mesh::Mesh;
+use selvage_tests::mesh::{Mesh, plaintext_caller, traffic_policy};
 use selvage_tests::sidecar::ORDERS;
 use selvage_tests::wait::{self, PATIENCE};
 use selvage_tests::wire::Wire;
@@ -275,4 +275,35 @@ async fn a_caller_that_aborts_its_body_is_seen_as_that() {
         );
         caller.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_body_broken_off_after_the_answer_has_begun_is_nobody_elses_fault() {
+    let app = RawApp::start(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
+        // Waits for the rest, as the caller waits for it.
+        let _ = wire.rest().await;
+    })
+    .await;
+    let strict = traffic_policy("  circuitBreaker: { consecutiveFailures: 1 }\n");
+    let (_pki, caller) = plaintext_caller("http", &[app.address], &strict).await;
+    let mut wire = Wire::connect(caller.outbound()).await;
+    wire.send("POST / HTTP/1.1\r\nhost: orders.shop\r\ncontent-length: 10\r\n\r\nabc")
+        .await;
+    assert_eq!(wire.head().await.status(), 200);
+    wire.finish().await;
+    let rest = wait::soon("the end of the connection", wire.rest()).await;
+    assert!(!rest.is_ok_and(|rest| rest.ends_with(b"0\r\n\r\n")));
+    let total = "selvage_http_requests_total";
+    wait::until("the record of the request", PATIENCE, async || {
+        caller.metrics().await.count(total, &[]) == 1
+    })
+    .await;
+    let metrics = caller.metrics().await;
+    let unflagged = metrics.count(total, &[("flag", "-")]);
+    assert_eq!(unflagged, 1, "{}", metrics.lines(total));
+    let transitions = metrics.count("selvage_breaker_transitions_total", &[]);
+    assert_eq!(transitions, 0, "the endpoint did nothing wrong");
 }
