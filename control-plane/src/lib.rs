@@ -119,6 +119,8 @@ fn start_log(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written would be told to stderr, which panics where that is closed.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Whoever embeds the control plane may have set up its own.
     let _ = match format {

@@ -33,15 +33,16 @@ pub(super) type LogHandle = reload::Handle<EnvFilter, Registry>;
 /// Logs to stderr, from `level` on; stdout carries events.
 pub(super) fn start_log(format: LogFormat, level: &str) -> LogHandle {
     let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
+    // A line that cannot be written would be told to stderr, which panics where that is closed.
+    let layer = fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let written = match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(ansi)
-                .boxed()
+            layer.with_ansi(ansi).boxed()
         }
-        LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => layer.json().boxed(),
     };
     // A second proxy in one process (a test) keeps the first one's log.
     let _ = tracing_subscriber::registry()
