@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::wait;
 
@@ -40,6 +41,7 @@ pub struct Process {
     pid: Pid,
     output: watch::Receiver<Output>,
     log: Arc<Mutex<VecDeque<String>>>,
+    reading_log: AbortHandle,
 }
 
 /// Where a binary of this workspace is: in `SELVAGE_BIN_DIR`, else `target/shipped`.
@@ -95,7 +97,7 @@ impl Process {
             child.stdout.take().expect("stdout is piped"),
             sender,
         ));
-        tokio::spawn(read_log(
+        let reading_log = tokio::spawn(read_log(
             child.stderr.take().expect("stderr is piped"),
             Arc::clone(&log),
         ));
@@ -105,7 +107,13 @@ impl Process {
             pid,
             output,
             log,
+            reading_log: reading_log.abort_handle(),
         }
+    }
+
+    /// Closes the other end of its stderr: whoever read its log has gone.
+    pub fn close_log(&self) {
+        self.reading_log.abort();
     }
 
     /// Waits for the first event that `wanted` accepts.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rustix::process::Signal;
 use rustls_pki_types::ServerName;
 use selvage_tests::app::{App, ok};
 use selvage_tests::body;
 use selvage_tests::client::{self, Http1, Http2, request, request2};
+use selvage_tests::control_plane::ControlPlane;
 use selvage_tests::load::Load;
 use selvage_tests::mesh::{Mesh, service};
 use selvage_tests::pki::{Pki, TRUST_DOMAIN, spiffe_id};
@@ -272,4 +274,16 @@ async fn a_peer_that_is_silent_after_its_handshake_holds_no_drain() {
 #[tokio::test]
 async fn a_peer_that_is_silent_after_its_preface_holds_no_drain() {
     assert_silence_holds_no_drain(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn nobody_needs_to_read_the_log() {
+    let mut control = ControlPlane::start().await;
+    control.process.close_log();
+    control.stop(Signal::TERM).await;
+    let app = App::echo().await;
+    let mut mesh = Mesh::of(app.address, "http").await;
+    mesh.client.process.close_log();
+    mesh.client.terminate();
+    assert_eq!(mesh.client.process.exit(LIMIT).await.code(), Some(0));
 }
