@@ -25,6 +25,9 @@ pub mod path;
 // Which header fields end at this hop, and which an application may not set.
 pub mod headers;
 
+// Which trace a request belongs to, and whether it is recorded.
+pub mod trace;
+
 // When the caller stops waiting.
 pub mod deadline;
 
