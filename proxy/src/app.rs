@@ -33,6 +33,7 @@ use crate::journal::Journal;
 use crate::lifecycle::{Condition, Direction, Lifecycle};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::{self, Spans};
 use crate::worker::{AppPort, Settings, Shared, application};
 
 pub use self::beside::{Beside, Failed, NO_SIDECAR, OUTBOUND};
@@ -94,8 +95,15 @@ async fn control_thread(
         service: config.workload.service.as_str().into(),
     };
     let mut sources = begin(&config, &workload, &identity, &lifecycle).await?;
+    let (spans, exporting) = match &config.tracing {
+        None => (None, None),
+        Some(tracing) => {
+            let (spans, exporting) = spans::begin(tracing, &metrics)?;
+            (Some(spans), Some(exporting))
+        }
+    };
     let shared = Arc::new(shared(
-        &config, workload, &identity, &sources, &lifecycle, &metrics,
+        &config, workload, &identity, &sources, &lifecycle, &metrics, spans,
     )?);
     let listeners = bind(&config)?;
     // Whatever is sent there comes back; toward inbound it goes to the application.
@@ -184,6 +192,9 @@ async fn control_thread(
         // The registry has heard by now, or never will.
         if let Some(registered) = registered {
             let _ = registered.await;
+        }
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
         }
     };
     tokio::select! {
@@ -274,6 +285,7 @@ fn shared(
     sources: &Sources,
     lifecycle: &Arc<Lifecycle>,
     metrics: &Arc<Metrics>,
+    spans: Option<Spans>,
 ) -> anyhow::Result<Shared> {
     let limits = &config.limits;
     let ports: Vec<AppPort> = config
@@ -315,6 +327,7 @@ fn shared(
         metrics: metrics.clone(),
         access_log: AccessLog::new(config.access_log, metrics)
             .context("cannot start the access log")?,
+        spans,
         journal: Journal::default(),
         handshakes: tokio::sync::Semaphore::new(limits.handshakes),
         own: OnceLock::new(),

@@ -8,6 +8,7 @@ mod args; // flags
 mod build; // defaults, and plain values
 mod check; // what contradicts itself, or cannot work
 mod file; // sidecar.yaml as it is written
+mod tracing; // OpenTelemetry's variables
 mod values; // what the rest of the proxy sees
 
 use std::io::Read;
@@ -20,6 +21,7 @@ use check::Finding;
 use file::{File, SETTINGS};
 
 pub use args::ProxyArgs;
+pub use tracing::{Batch, OtlpProtocol, Tracing};
 pub use values::{
     AccessLogFormat, Config, Drain, Health, HostPort, IdentityFiles, Inbound, InboundPort,
     InboundTls, Limits, LogFormat, Outbound, OutboundListener, Source, Token, Workload,
@@ -92,7 +94,9 @@ pub fn load(args: &ProxyArgs, env: impl Fn(&str) -> Option<String>) -> Result<Co
         })?,
         (None, None) => LogFormat::default(),
     };
-    Ok(build::build(file, log_format))
+    let mut config = build::build(file, log_format);
+    config.tracing = tracing::read(&env, &config.workload)?;
+    Ok(config)
 }
 
 /// Settings that flags and variables make, tried on once: their texts are good.

@@ -4,6 +4,7 @@
 mod aside;
 mod http1;
 mod http2;
+mod log;
 mod prefixed;
 mod serve;
 
@@ -22,13 +23,14 @@ use selvage_policy::snapshot::{MutualTls, Protocol};
 use selvage_policy::sniff::{Sniffed, sniff};
 use tokio::net::TcpStream;
 
+use self::log::ConnectionLog;
 use self::prefixed::Prefixed;
 use self::serve::{Spoken, http, opaque};
 use crate::accept::{Origin, Purpose};
 use crate::clock;
 use crate::request::{Downstream, Side};
-use crate::telemetry::access_log::Tls;
 use crate::telemetry::metrics::{self, Decision};
+use crate::telemetry::told::Tls;
 use crate::tls::{self, Accepted, Inside, Served, TlsError};
 use crate::worker::{Worker, policy_name};
 
@@ -272,6 +274,9 @@ where
     if let Side::Inbound { caller, .. } = &downstream.side {
         caller.tcp.open(worker.index).set_flag(Flag::Denied);
     }
+    let mut log = ConnectionLog::begin(&worker, &downstream);
+    log.denied_by(&policy);
+    log.ends(Some(Flag::Denied));
     stream.abort();
     None
 }

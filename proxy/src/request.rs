@@ -3,10 +3,12 @@
 //! the way, and `exchange` is the loop of tries they share.
 
 mod answer;
+mod downstream;
 mod limits;
 mod outgoing;
 mod record;
 mod send;
+mod told;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -37,7 +39,7 @@ use crate::telemetry::metrics::Decision;
 use crate::upstream::Destination;
 use crate::worker::{Worker, policy_name};
 
-pub use self::record::{Downstream, Side};
+pub use self::downstream::{Downstream, Side};
 
 /// Handles one request: the outside of the journey.
 ///
@@ -74,6 +76,7 @@ fn begin(
     let limits = worker.shared.settings.head;
     let asked_deadline = deadline_headers(&request);
     let asked = head::sanitize(&mut request, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
+    record.traces(request.headers_mut());
     match &downstream.side {
         Side::Outbound { .. } => canonicalize(&mut request, false)?, // 400
         Side::Inbound { .. } => {
@@ -199,6 +202,7 @@ async fn exchange(
                 return answer(worker, destination, tried, outgoing, record);
             }
             Next::RetryAfter { wait, .. } => {
+                record.retries(&tried.outcome);
                 // Where nobody is left to ask, the caller hears of the last failure.
                 failed = tried.failure();
                 // Freed before the wait: it is no load of that endpoint any more.

@@ -1,7 +1,7 @@
 //! Which trace a request belongs to, and whether it is recorded.
 //!
 //! Met before a request is routed. A parent is read from W3C Trace Context
-//! ([`w3c`]), else from B3 ([`b3`]); the sampler decides; what is decided is
+//! (`w3c`), else from B3 (`b3`); the sampler decides; what is decided is
 //! written back for the next hop. What is malformed is as if it were not there:
 //! a request is never refused for its trace. It knows no spans and nobody they
 //! are sent to.

@@ -60,6 +60,8 @@ pub(super) fn build(file: File, log_format: LogFormat) -> Config {
         admin: admin.1,
         telemetry: telemetry.1,
         access_log: file.telemetry.access_log.unwrap_or_default(),
+        // It stands in the environment alone.
+        tracing: None,
         drain,
         limits,
         workers: file

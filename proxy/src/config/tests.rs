@@ -9,6 +9,7 @@ use selvage_policy::snapshot::{Protocol, ServiceName};
 use super::*;
 
 mod refusals;
+mod tracing;
 
 const SMALLEST: &str = "
 workload: { name: ratings-1, service: ratings }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use selvage_certs::{SpiffeId, TrustDomain};
 use selvage_policy::snapshot::{Protocol, ServiceName};
 
+use super::Tracing;
+
 /// Everything a proxy is told before it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub telemetry: SocketAddr,
     /// Whether and how an access log is written.
     pub access_log: AccessLogFormat,
+    /// Whether and how requests are traced.
+    pub tracing: Option<Tracing>,
     /// How it leaves.
     pub drain: Drain,
     /// Bounds of this proxy.

@@ -31,7 +31,7 @@ use crate::http::door::{Door, DoorBell, DoorLimits};
 use crate::http::received::Received;
 use crate::lifecycle::Direction;
 use crate::request::{Downstream, Side, handle};
-use crate::telemetry::access_log::Tls;
+use crate::telemetry::told::{Spoken, Tls};
 use crate::worker::{DEFAULT_ROUTE, Worker};
 
 /// A connection without a request for this long is parked: long enough that one
@@ -309,6 +309,13 @@ fn malformed(worker: &Worker, downstream: &Downstream, flag: Flag) {
         Some(flag),
         Duration::ZERO,
     );
+    if worker.shared.logs() {
+        let mut told = downstream.told(worker);
+        told.spoken = Spoken::Http;
+        told.status = Some(flag.status().as_u16());
+        told.flag = Some(flag);
+        worker.shared.tell(Box::new(told));
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Rest;
 use super::http1::http1;
 use super::http2::http2;
+use super::log::ConnectionLog;
 use super::prefixed::Prefixed;
 use crate::error::ProxyError;
 use crate::forward::{Abort, Ended, tunnel};
@@ -78,6 +79,7 @@ async fn tunneled<S>(worker: &Rc<Worker>, stream: S, downstream: &Downstream)
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin,
 {
+    let mut log = ConnectionLog::begin(worker, downstream);
     let (destination, series) = match &downstream.side {
         Side::Inbound { app, caller } => (app.clone(), caller.tcp.clone()),
         Side::Outbound { purpose } => {
@@ -88,27 +90,38 @@ where
                 Ok(destination) => (destination.clone(), destination.tcp.clone()),
                 Err(error) => {
                     tracing::debug!(%service, flag = error.flag.as_str(), "connection refused");
+                    log.named(service);
+                    log.ends(Some(error.flag));
                     stream.abort();
                     return;
                 }
             }
         }
     };
+    log.goes_to(&destination);
     let record = series.open(worker.index);
-    let carried = carry(worker, &destination, stream, &record).await;
-    if let Err(error) = carried {
-        record.set_flag(error.flag);
-        tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
-            detail = %error.detail, "connection refused");
+    let flag = match carry(worker, &destination, stream, &record, &mut log).await {
+        Ok(flag) => flag,
+        Err(error) => {
+            tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
+                detail = %error.detail, "connection refused");
+            Some(error.flag)
+        }
+    };
+    if let Some(flag) = flag {
+        record.set_flag(flag);
     }
+    log.ends(flag);
 }
 
+/// Carries it to one of the endpoints; the flag it ends with.
 async fn carry<S>(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     stream: S,
     record: &TcpRecord,
-) -> Result<(), ProxyError>
+    log: &mut ConnectionLog<'_>,
+) -> Result<Option<Flag>, ProxyError>
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin,
 {
@@ -118,7 +131,7 @@ where
         stream.abort();
         return Err(overflow());
     };
-    let (connected, mut in_flight) = match reach(worker, destination).await {
+    let (connected, mut in_flight) = match reach(worker, destination, log).await {
         Ok(reached) => reached,
         Err(error) => {
             stream.abort();
@@ -128,19 +141,20 @@ where
     // Told to close, a tunnel goes on: only its ends know when it is over. What
     // is left at the drain's timeout is cut.
     let carried = tunnel(stream, connected.io, policy.timeouts.idle_tcp, Some(record)).await;
-    match carried.ended {
-        Ended::Cleanly | Ended::Downstream => {}
-        Ended::Upstream => record.set_flag(Flag::Reset),
-        Ended::Idle => record.set_flag(Flag::Timeout),
-    }
+    log.carried(&carried);
     observe(worker, destination, &mut in_flight, &well());
-    Ok(())
+    Ok(match carried.ended {
+        Ended::Cleanly | Ended::Downstream => None,
+        Ended::Upstream => Some(Flag::Reset),
+        Ended::Idle => Some(Flag::Timeout),
+    })
 }
 
 /// A connection to one of the endpoints; another is tried where one is away.
 async fn reach(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
+    log: &mut ConnectionLog<'_>,
 ) -> Result<(Connected, selvage_policy::endpoint::InFlight), ProxyError> {
     let policy = destination.policy();
     let mut tried = Vec::new();
@@ -154,6 +168,7 @@ async fn reach(
             worker.note(destination, in_flight.endpoint().key(), transition);
         }
         tried.push(picked.index);
+        log.tries(destination, picked.index);
         let pool = &destination.pools[picked.index];
         let error = match pool.open(Inside::Tcp, policy.timeouts.connect).await {
             Ok(connected) => {

@@ -2,109 +2,39 @@
 //! It holds what must last until the last byte, and lets go of it exactly once,
 //! however the request ends.
 
-use std::cell::{Cell, OnceCell};
-use std::net::SocketAddr;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use selvage_certs::PeerIdentity;
-use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
+use http::{HeaderMap, Request, StatusCode};
+use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{RetryOutcome, WhyReturned};
 use selvage_policy::service::RequestPermit;
+use selvage_policy::trace::Trace;
 use tokio::time::Instant;
 
+use super::downstream::{Downstream, Side};
 use super::outgoing::Outgoing;
 use super::send::{Tried, learn};
-use crate::accept::Purpose;
+use super::told::{reason, told};
 use crate::clock;
 use crate::error::ProxyError;
 use crate::http::body::{End, Ending};
-use crate::http::door::DoorBell;
 use crate::http::received::Received;
 use crate::http::replay::Replay;
 use crate::http::{grpc_status, is_grpc};
 use crate::lifecycle::Direction;
-use crate::telemetry::access_log::{AccessRecord, Tls, trace_id};
 use crate::telemetry::metrics::{ActiveRequest, HttpSeries};
+use crate::telemetry::told::{Retried, Told};
 use crate::upstream::Destination;
 use crate::upstream::pool::Lease;
-use crate::worker::{CallerSeries, DEFAULT_ROUTE, Worker};
+use crate::worker::{DEFAULT_ROUTE, Worker};
 
 /// The status recorded where the caller went away before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// The connection a request came on.
-#[derive(Debug)]
-pub struct Downstream {
-    /// Which side of the application it is on.
-    pub side: Side,
-    /// Who is at its other end.
-    pub peer: Option<PeerIdentity>,
-    /// The address of its other end.
-    pub remote: SocketAddr,
-    /// The port of ours.
-    pub port: u16,
-    /// How it is protected.
-    pub tls: Tls,
-    /// Told of its requests, on HTTP/1.
-    pub bell: Option<Arc<DoorBell>>,
-    /// Requests in flight on it.
-    pub streams: Cell<usize>,
-    /// When a frame of a response last left for it, or a response ended.
-    pub moved: Cell<Instant>,
-    /// Responses of which a frame has left and nobody asked for the next yet.
-    pub owed: Cell<usize>,
-    /// What the application is told of the caller, once that is known.
-    pub certificate: OnceCell<HeaderValue>,
-}
-
-/// Which side of the application a connection is on.
-#[derive(Debug)]
-pub enum Side {
-    /// Toward it.
-    Inbound {
-        /// The application's port.
-        app: Rc<Destination>,
-        /// What the caller is counted in.
-        caller: Rc<CallerSeries>,
-    },
-    /// From it.
-    Outbound {
-        /// What the listener is for.
-        purpose: Arc<Purpose>,
-    },
-}
-
-impl Downstream {
-    /// Which direction its requests are counted in.
-    #[must_use]
-    pub const fn direction(&self) -> Direction {
-        match self.side {
-            Side::Inbound { .. } => Direction::Inbound,
-            Side::Outbound { .. } => Direction::Outbound,
-        }
-    }
-
-    /// A request's head has come.
-    pub fn begins(&self) {
-        if let Some(bell) = &self.bell {
-            bell.request();
-        }
-        self.streams.set(self.streams.get() + 1);
-    }
-
-    fn ends(&self, another: bool) {
-        if let Some(bell) = self.bell.as_ref().filter(|_| another) {
-            bell.response_ended();
-        }
-        self.streams.set(self.streams.get() - 1);
-        self.moved.set(clock::recent());
-    }
-}
 
 /// What a request holds until it ends.
 #[derive(Default)]
@@ -129,7 +59,8 @@ pub(super) struct Record {
     tries: u32,
     held: Held,
     _active: ActiveRequest,
-    access: Option<Box<AccessRecord>>,
+    trace: Option<Box<Trace>>,
+    told: Option<Box<Told>>,
     owed: Cell<bool>,
     done: bool,
 }
@@ -146,11 +77,14 @@ impl Record {
             Side::Inbound { caller, .. } => Some(caller.http.clone()),
             Side::Outbound { .. } => None,
         };
-        let access = worker
+        let trace = worker
             .shared
-            .access_log
-            .is_on()
-            .then(|| Box::new(access_record(worker, downstream, request)));
+            .spans
+            .as_ref()
+            .map(|spans| Box::new(worker.with_rng(|rng| spans.begin(request.headers(), rng))));
+        let sampled = trace.as_ref().is_some_and(|trace| trace.sampled);
+        let told = (sampled || worker.shared.logs())
+            .then(|| Box::new(told(worker, downstream, request, trace.as_deref())));
         Box::new(Self {
             worker: worker.clone(),
             downstream: downstream.clone(),
@@ -164,10 +98,29 @@ impl Record {
             tries: 0,
             held: Held::default(),
             _active: worker.shared.metrics.active(worker.index, direction),
-            access,
+            trace,
+            told,
             owed: Cell::new(false),
             done: false,
         })
+    }
+
+    /// Says to the next hop which trace it belongs to, where there is tracing.
+    pub(super) fn traces(&mut self, headers: &mut HeaderMap) {
+        let Some(trace) = &self.trace else {
+            return;
+        };
+        trace.write(headers);
+        if let Some(span) = self.told.as_mut().and_then(|told| told.span.as_mut()) {
+            span.carries(headers);
+        }
+    }
+
+    /// The head of an answer is there.
+    fn heads(&mut self) {
+        if let Some(told) = &mut self.told {
+            told.first_byte = Some(clock::recent().saturating_duration_since(self.begun));
+        }
     }
 
     /// Where it goes is known.
@@ -176,9 +129,9 @@ impl Record {
             self.series = Some(destination.http.clone());
         }
         self.destination = Some(destination.clone());
-        if let Some(access) = &mut self.access {
-            access.destination = Some(destination.label.clone());
-            access.route = Some(DEFAULT_ROUTE.into());
+        if let Some(told) = &mut self.told {
+            told.destination = Some(destination.label.clone());
+            told.route = Some(DEFAULT_ROUTE.into());
         }
     }
 
@@ -197,8 +150,8 @@ impl Record {
 
     /// The policy that denied it, for the log alone.
     pub(super) fn denied_by(&mut self, policy: &str) {
-        if let Some(access) = &mut self.access {
-            access.denied_by = Some(policy.into());
+        if let Some(told) = &mut self.told {
+            told.denied_by = Some(policy.into());
         }
     }
 
@@ -223,15 +176,26 @@ impl Record {
             };
             destination.series.retry(self.worker.index, outcome);
         }
-        if let Some(access) = &mut self.access {
-            access.endpoint = destination
-                .port
-                .endpoints
-                .get(tried.index)
-                .map(|e| e.id.clone());
-            if report.class.is_failure() {
-                access.retry_reason = Some(reason(&tried.outcome));
-            }
+        let endpoint = destination.port.endpoints.get(tried.index);
+        if let (Some(told), Some(endpoint)) = (&mut self.told, endpoint) {
+            told.is_sent_to(endpoint);
+            told.upstream = tried.in_flight.latency();
+        }
+    }
+
+    /// The last try, which ended so, is followed by another.
+    pub(super) fn retries(&mut self, outcome: &Outcome) {
+        let Some(told) = &mut self.told else {
+            return;
+        };
+        let reason = reason(outcome);
+        told.retry_reason = Some(reason);
+        if let Some(span) = &mut told.span {
+            span.retries(Retried {
+                after: clock::recent().saturating_duration_since(self.begun),
+                reason,
+                endpoint_address: told.endpoint_address,
+            });
         }
     }
 
@@ -254,6 +218,7 @@ impl Record {
         lease: Option<Lease>,
         in_flight: InFlight,
     ) {
+        self.heads();
         self.status = status.as_u16();
         self.grpc_status = grpc_status;
         self.flag = flag;
@@ -278,6 +243,7 @@ impl Record {
 
     /// We answer ourselves.
     pub(super) fn refuses(&mut self, error: &ProxyError, status: StatusCode) {
+        self.heads();
         self.status = status.as_u16();
         self.flag = Some(error.flag);
         self.grpc_status = self.grpc.then(|| error.flag.grpc_status());
@@ -341,7 +307,7 @@ impl Record {
             self.flag,
             duration,
         );
-        self.log(duration, sent);
+        self.tell(end, duration, sent);
         // After an upgrade no HTTP follows, nor where the request is still coming.
         let upgraded = self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
         self.downstream.ends(complete && !upgraded);
@@ -383,21 +349,21 @@ impl Record {
         )
     }
 
-    fn log(&mut self, duration: Duration, sent: u64) {
-        let Some(mut access) = self.access.take() else {
+    fn tell(&mut self, end: End, duration: Duration, sent: u64) {
+        let Some(mut told) = self.told.take() else {
             return;
         };
-        access.status = Some(self.status);
-        access.grpc_status = self.grpc_status;
-        access.flag = self.flag;
-        access.bytes_received = self.held.body.as_ref().map_or(0, Replay::received);
-        access.bytes_sent = sent;
-        access.duration = duration;
-        access.tries = self.tries;
-        if self.tries < 2 {
-            access.retry_reason = None;
+        told.status = Some(self.status);
+        told.grpc_status = self.grpc_status;
+        told.flag = self.flag;
+        told.bytes_received = self.held.body.as_ref().map_or(0, Replay::received);
+        told.bytes_sent = sent;
+        told.duration = duration;
+        told.tries = self.tries;
+        if let Some(span) = &mut told.span {
+            span.abandoned = end == End::Caller;
         }
-        self.worker.shared.access_log.record(move || *access);
+        self.worker.shared.tell(told);
     }
 }
 
@@ -423,46 +389,4 @@ impl Drop for Record {
             self.conclude(End::Caller, None, 0);
         }
     }
-}
-
-fn reason(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Transport(failure) => failure.flag().as_str(),
-        Outcome::Response {
-            flag: Some(flag), ..
-        } => flag.as_str(),
-        Outcome::Response { .. } => match classify(outcome) {
-            Class::Throttled => "throttled",
-            _ => "status",
-        },
-        Outcome::Cancelled => "cancelled",
-        Outcome::CallerDeadline => "deadline",
-    }
-}
-
-fn access_record(
-    worker: &Worker,
-    downstream: &Downstream,
-    request: &Request<Received>,
-) -> AccessRecord {
-    let mut access = AccessRecord::new(downstream.direction(), SystemTime::now());
-    access.peer = Some(downstream.remote);
-    access.source = Some(match &downstream.side {
-        Side::Inbound { caller, .. } => caller.source.clone(),
-        Side::Outbound { .. } => worker.own_label().clone(),
-    });
-    access.method = Some(request.method().clone());
-    access.path = Some(request.uri().path().to_owned());
-    access.authority = request
-        .uri()
-        .authority()
-        .map(|authority| authority.to_string())
-        .or_else(|| {
-            let host = request.headers().get(http::header::HOST)?;
-            Some(String::from_utf8_lossy(host.as_bytes()).into_owned())
-        });
-    access.version = Some(request.version());
-    access.trace_id = request.headers().get("traceparent").and_then(trace_id);
-    access.tls = downstream.tls;
-    access
 }

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use prometheus::{Encoder, Registry, TextEncoder};
 use selvage_certs::HandshakeOutcome;
 
+use super::spans::SpanCounts;
 use cells::{Counters, Padded};
 use gauges::Source;
 use tables::{Kept, Tables};
@@ -48,6 +49,7 @@ struct Core {
     handshakes: Counters<12>,
     active: Box<[Arc<ActiveCells>]>,
     access_log_dropped: Arc<AtomicU64>,
+    spans: Arc<SpanCounts>,
     sources: Mutex<Vec<Source>>,
 }
 
@@ -64,6 +66,7 @@ impl Metrics {
             handshakes: Counters::new(slots),
             active: (0..slots).map(|_| Arc::default()).collect(),
             access_log_dropped: Arc::default(),
+            spans: Arc::default(),
             sources: Mutex::default(),
         });
         let registry = Registry::new();
@@ -161,6 +164,11 @@ impl Metrics {
     /// Where the access log counts what it dropped.
     pub(super) fn access_log_dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.core.access_log_dropped)
+    }
+
+    /// Where the export of spans counts.
+    pub(super) fn spans(&self) -> Arc<SpanCounts> {
+        Arc::clone(&self.core.spans)
     }
 }
 

@@ -1,9 +1,12 @@
-//! What a proxy tells of itself: metrics, the access log, and the telemetry port.
+//! What a proxy tells of itself: metrics, the access log, spans, and the telemetry port.
 //!
 //! It stands beside the journey: workers write into cells of their own and hand over finished
 //! records; everything that costs time (merging, encoding, writing) happens on other threads. It
 //! knows nothing of connections, policies or certificates but their names.
 
 pub mod access_log; // one line per request or connection, written apart from the workers
+mod escape; // text that peers sent, made harmless
 pub mod metrics; // counted in cells per worker, merged when somebody asks
-pub mod server; // the telemetry port: /metrics, /live, /ready
+pub mod server;
+pub mod spans; // one span per sampled request, exported apart from the workers
+pub mod told; // what is told of one request or connection // the telemetry port: /metrics, /live, /ready

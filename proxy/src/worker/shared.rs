@@ -20,6 +20,8 @@ use crate::journal::Journal;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
+use crate::telemetry::told::Told;
 
 /// One port of the application beside us.
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What is logged per request.
     pub access_log: AccessLog,
+    /// Where spans go; absent with tracing off.
+    pub spans: Option<Spans>,
     /// Breakers' transitions.
     pub journal: Journal,
     /// Handshakes in progress.
@@ -79,6 +83,19 @@ pub struct Shared {
     pub own: OnceLock<Vec<SocketAddr>>,
     /// The application, as a service of one endpoint per port.
     pub apps: Vec<LiveService>,
+}
+
+impl Shared {
+    /// Whether what is told of connections is wanted; requests may be wanted beside, as spans.
+    #[must_use]
+    pub fn logs(&self) -> bool {
+        self.access_log.is_on()
+    }
+
+    /// Hands a record to whoever tells it. Never waits.
+    pub fn tell(&self, told: Box<Told>) {
+        told.tell(&self.access_log, self.spans.as_ref());
+    }
 }
 
 impl fmt::Debug for Shared {

@@ -85,6 +85,12 @@ impl InFlight {
         }
     }
 
+    /// From the try's start to the first byte of the response, once that has come.
+    #[must_use]
+    pub const fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
     /// Learns from how the try ended: at its response headers, or later where
     /// the class comes later (gRPC trailers). Only the first call counts.
     /// A success in a Closed breaker takes no lock.

@@ -4,11 +4,13 @@
 //! the flag, which is `-` then; text shows `-` for each. Writing is all that happens here.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
-use http::Version;
 use jiff::Timestamp;
+use selvage_certs::SpiffeId;
 
-use super::{AccessRecord, Tls, escape};
+use crate::telemetry::escape;
+use crate::telemetry::told::{Spoken, Tls, Told, version_name};
 
 /// How one field is written; `None` is absent.
 enum Field<'a> {
@@ -21,9 +23,9 @@ enum Field<'a> {
 }
 
 /// `{"event":"access","time":"…",…}`.
-pub(super) fn json(record: &AccessRecord, line: &mut String) {
+pub(super) fn json(told: &Told, line: &mut String) {
     line.push_str("{\"event\":\"access\"");
-    fields(record, |name, field| {
+    fields(told, |name, field| {
         let start = line.len();
         let _ = write!(line, ",\"{name}\":");
         match field {
@@ -38,9 +40,9 @@ pub(super) fn json(record: &AccessRecord, line: &mut String) {
 }
 
 /// `access time=… direction=… …`.
-pub(super) fn text(record: &AccessRecord, line: &mut String) {
+pub(super) fn text(told: &Told, line: &mut String) {
     line.push_str("access");
-    fields(record, |name, field| {
+    fields(told, |name, field| {
         let _ = write!(line, " {name}=");
         match field {
             Field::Text(Some(text)) => escape::word(text, line),
@@ -59,53 +61,64 @@ fn number<T: Display>(value: &Option<T>) -> Field<'_> {
     Field::Number(value.as_ref().map(|value| value as &dyn Display))
 }
 
-fn fields(record: &AccessRecord, mut write: impl FnMut(&'static str, Field<'_>)) {
-    let time = Timestamp::try_from(record.time)
+fn fields(told: &Told, mut write: impl FnMut(&'static str, Field<'_>)) {
+    let time = Timestamp::try_from(told.time)
         .ok()
         .map(|time| format!("{time:.3}"));
-    let peer = record.peer.map(|peer| peer.to_string());
-    let trace = record
-        .trace_id
-        .map(|id| format!("{:032x}", u128::from_be_bytes(id)));
-    // Microseconds are what a reader can use.
-    let duration = format!("{:.3}", record.duration.as_secs_f64() * 1e3);
-    let method = record.method.as_ref().map(http::Method::as_str);
+    let peer = told.peer.map(|peer| peer.to_string());
+    let endpoint_address = told.endpoint_address.map(|address| address.to_string());
+    let trace = told.trace_id.map(|id| id.to_string());
+    let [duration, first_byte, upstream] =
+        [Some(told.duration), told.first_byte, told.upstream].map(milliseconds);
+    let method = told.method.as_ref().map(http::Method::as_str);
+    let identity = |id: &Option<SpiffeId>| id.as_ref().map(ToString::to_string);
+    let [caller, called] = [&told.source_identity, &told.destination_identity].map(identity);
 
     write("time", Field::Word(time.as_deref()));
-    write("direction", Field::Word(Some(record.direction.as_str())));
+    write("direction", Field::Word(Some(told.direction.as_str())));
     write("peer", Field::Word(peer.as_deref()));
-    write("source", Field::Text(record.source.as_deref()));
-    write("destination", Field::Text(record.destination.as_deref()));
-    write("route", Field::Text(record.route.as_deref()));
-    write("endpoint", Field::Text(record.endpoint.as_deref()));
+    write("source", Field::Text(told.source.as_deref()));
+    write("source_identity", Field::Text(caller.as_deref()));
+    write("destination", Field::Text(told.destination.as_deref()));
+    write("destination_identity", Field::Text(called.as_deref()));
+    write("route", Field::Text(told.route.as_deref()));
+    write("endpoint", Field::Text(told.endpoint.as_deref()));
+    write("endpoint_address", Field::Word(endpoint_address.as_deref()));
+    write("protocol", Field::Word(Some(spoken(told.spoken))));
+    write("version", Field::Word(told.version.map(version_name)));
     write("method", Field::Text(method));
-    write("path", Field::Text(record.path.as_deref()));
-    write("authority", Field::Text(record.authority.as_deref()));
-    write("version", Field::Word(record.version.map(version)));
-    write("status", number(&record.status));
-    write("grpc_status", number(&record.grpc_status));
+    write("authority", Field::Text(told.authority.as_deref()));
+    write("path", Field::Text(told.path.as_deref()));
+    write("status", number(&told.status));
+    write("grpc_status", number(&told.grpc_status));
     write(
         "flag",
-        Field::Word(Some(record.flag.map_or("-", |flag| flag.as_str()))),
+        Field::Word(Some(told.flag.map_or("-", |flag| flag.as_str()))),
     );
-    write("bytes_received", number(&Some(record.bytes_received)));
-    write("bytes_sent", number(&Some(record.bytes_sent)));
-    write("duration_ms", number(&Some(duration)));
-    write("tries", number(&Some(record.tries)));
-    write("retry_reason", Field::Word(record.retry_reason));
-    write("denied_by", Field::Text(record.denied_by.as_deref()));
+    write("bytes_received", number(&Some(told.bytes_received)));
+    write("bytes_sent", number(&Some(told.bytes_sent)));
+    write("duration_ms", number(&duration));
+    write("first_byte_ms", number(&first_byte));
+    write("upstream_ms", number(&upstream));
+    write("tries", number(&Some(told.tries)));
+    write("retry_reason", Field::Word(told.retry_reason));
+    write("denied_by", Field::Text(told.denied_by.as_deref()));
     write("trace_id", Field::Word(trace.as_deref()));
-    write("tls", Field::Word(Some(tls(record.tls))));
+    write("request_id", Field::Text(told.request_id.as_deref()));
+    write("user_agent", Field::Text(told.user_agent.as_deref()));
+    write("tls", Field::Word(Some(tls(told.tls))));
 }
 
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_09 => "0.9",
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_11 => "1.1",
-        Version::HTTP_2 => "2",
-        Version::HTTP_3 => "3",
-        _ => "other",
+/// Microseconds are what a reader can use.
+fn milliseconds(duration: Option<Duration>) -> Option<String> {
+    duration.map(|duration| format!("{:.3}", duration.as_secs_f64() * 1e3))
+}
+
+const fn spoken(spoken: Spoken) -> &'static str {
+    match spoken {
+        Spoken::Http => "http",
+        Spoken::Grpc => "grpc",
+        Spoken::Tcp => "tcp",
     }
 }
 

@@ -4,15 +4,29 @@ use std::sync::mpsc;
 
 use selvage_policy::flag::Flag;
 
-use super::*;
+use std::time::SystemTime;
 
-fn full() -> AccessRecord {
-    AccessRecord {
+use http::{HeaderMap, HeaderValue, Method, Version};
+use selvage_certs::SpiffeId;
+use selvage_policy::trace::{TRACEPARENT, trace_id};
+
+use super::*;
+use crate::lifecycle::Direction;
+use crate::telemetry::told::{Spoken, Tls};
+
+fn full() -> Told {
+    let identity = |text| Some(SpiffeId::parse(text).expect("an identity"));
+    let trace = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(TRACE))]);
+    Told {
         peer: Some("10.0.0.1:4711".parse().expect("an address")),
-        source: Some("spiffe://mesh.local/ns/shop/sa/gateway".into()),
+        source: Some("shop/gateway".into()),
+        source_identity: identity("spiffe://mesh.local/ns/shop/sa/gateway"),
         destination: Some("shop/orders".into()),
+        destination_identity: identity("spiffe://mesh.local/ns/shop/sa/orders"),
         route: Some("default".into()),
         endpoint: Some("shop/orders-1".into()),
+        endpoint_address: Some("[::1]:8080".parse().expect("an address")),
+        spoken: Spoken::Grpc,
         method: Some(Method::GET),
         path: Some("/a\r\nevil=1?token=secret".to_owned()),
         authority: Some("orders.shop".to_owned()),
@@ -23,29 +37,40 @@ fn full() -> AccessRecord {
         bytes_received: 1,
         bytes_sent: 2,
         duration: Duration::from_micros(1500),
+        first_byte: Some(Duration::from_micros(1250)),
+        upstream: Some(Duration::from_micros(999)),
         tries: 2,
         retry_reason: Some("503"),
         denied_by: Some("shop/strict".into()),
-        trace_id: Some([0xab; 16]),
+        trace_id: trace_id(&trace),
+        request_id: Some("id\u{1b}\"".to_owned()),
+        user_agent: Some("curl/8 (x=1)".to_owned()),
         tls: Tls::Resumed,
-        ..AccessRecord::new(
+        ..Told::new(
             Direction::Inbound,
             SystemTime::UNIX_EPOCH + Duration::from_millis(1),
         )
     }
 }
 
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// What the log writes of `records`, once it is closed.
-fn written(format: AccessLogFormat, records: Vec<AccessRecord>) -> String {
+fn written(format: AccessLogFormat, records: Vec<Told>) -> String {
     let (sender, receiver) = mpsc::channel();
     let metrics = Metrics::new(1);
     let log = AccessLog::to(format, &metrics, Box::new(Sink(sender))).expect("a thread");
     for record in records {
-        log.record(|| record);
+        log.record(shortened(record));
     }
     drop(log);
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 0);
     String::from_utf8(receiver.try_iter().flatten().collect()).expect("UTF-8")
+}
+
+fn shortened(mut told: Told) -> Box<Told> {
+    told.shorten();
+    Box::new(told)
 }
 
 struct Sink(mpsc::Sender<Vec<u8>>);
@@ -70,24 +95,32 @@ fn json_tells_every_field() {
         "time": "1970-01-01T00:00:00.001Z",
         "direction": "inbound",
         "peer": "10.0.0.1:4711",
-        "source": "spiffe://mesh.local/ns/shop/sa/gateway",
+        "source": "shop/gateway",
+        "source_identity": "spiffe://mesh.local/ns/shop/sa/gateway",
         "destination": "shop/orders",
+        "destination_identity": "spiffe://mesh.local/ns/shop/sa/orders",
         "route": "default",
         "endpoint": "shop/orders-1",
-        "method": "GET",
-        "path": "/a\r\nevil=1",
-        "authority": "orders.shop",
+        "endpoint_address": "[::1]:8080",
+        "protocol": "grpc",
         "version": "2",
+        "method": "GET",
+        "authority": "orders.shop",
+        "path": "/a\r\nevil=1",
         "status": 503,
         "grpc_status": 14,
         "flag": "timeout",
         "bytes_received": 1,
         "bytes_sent": 2,
         "duration_ms": 1.5,
+        "first_byte_ms": 1.25,
+        "upstream_ms": 0.999,
         "tries": 2,
         "retry_reason": "503",
         "denied_by": "shop/strict",
-        "trace_id": "ab".repeat(16),
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "request_id": "id\u{1b}\"",
+        "user_agent": "curl/8 (x=1)",
         "tls": "resumed",
     });
     assert_eq!(line, expected);
@@ -95,40 +128,45 @@ fn json_tells_every_field() {
 
 #[test]
 fn text_is_one_line_per_record() {
-    let empty = AccessRecord::new(Direction::Outbound, SystemTime::UNIX_EPOCH);
+    let empty = Told::new(Direction::Outbound, SystemTime::UNIX_EPOCH);
     let text = written(AccessLogFormat::Text, vec![full(), empty]);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2);
     assert!(
-        lines[0].contains(r#" path="/a\u000d\u000aevil=1" authority=orders.shop "#),
+        lines[0].contains(r#" authority=orders.shop path="/a\u000d\u000aevil=1" status=503 "#),
         "{text}"
     );
     assert_eq!(
         lines[1],
-        "access time=1970-01-01T00:00:00.000Z direction=outbound peer=- source=- destination=- \
-         route=- endpoint=- method=- path=- authority=- version=- status=- grpc_status=- flag=- \
-         bytes_received=0 bytes_sent=0 duration_ms=0.000 tries=0 retry_reason=- denied_by=- \
-         trace_id=- tls=no"
+        "access time=1970-01-01T00:00:00.000Z direction=outbound peer=- source=- source_identity=- \
+         destination=- destination_identity=- route=- endpoint=- endpoint_address=- protocol=tcp \
+         version=- method=- authority=- path=- status=- grpc_status=- flag=- bytes_received=0 \
+         bytes_sent=0 duration_ms=0.000 first_byte_ms=- upstream_ms=- tries=0 retry_reason=- \
+         denied_by=- trace_id=- request_id=- user_agent=- tls=no"
     );
 }
 
 #[test]
 fn what_json_lacks_is_left_out() {
-    let empty = AccessRecord::new(Direction::Outbound, SystemTime::UNIX_EPOCH);
+    let empty = Told::new(Direction::Outbound, SystemTime::UNIX_EPOCH);
     assert_eq!(
         written(AccessLogFormat::Json, vec![empty]),
         "{\"event\":\"access\",\"time\":\"1970-01-01T00:00:00.000Z\",\"direction\":\"outbound\",\
-         \"flag\":\"-\",\"bytes_received\":0,\"bytes_sent\":0,\"duration_ms\":0.000,\"tries\":0,\
+         \"protocol\":\"tcp\",\"flag\":\"-\",\"bytes_received\":0,\"bytes_sent\":0,\"duration_ms\":0.000,\"tries\":0,\
          \"tls\":\"no\"}\n"
     );
 }
 
 #[test]
-fn off_builds_no_record() {
+fn off_takes_nothing_and_drops_nothing() {
     let metrics = Metrics::new(1);
     let log = AccessLog::new(AccessLogFormat::Off, &metrics).expect("no thread is needed");
     assert!(!log.is_on());
-    log.record(|| panic!("nobody wants it"));
+    log.record(Box::new(Told::new(
+        Direction::Inbound,
+        SystemTime::UNIX_EPOCH,
+    )));
+    assert_eq!(metrics.access_log_dropped().load(Relaxed), 0);
 }
 
 /// Takes one write and holds it until it is told to go on.
@@ -164,13 +202,13 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
         done,
     });
     let log = AccessLog::to(AccessLogFormat::Text, &metrics, sink).expect("a thread");
-    let record = || AccessRecord::new(Direction::Inbound, SystemTime::UNIX_EPOCH);
-    log.record(record);
+    let record = || Box::new(Told::new(Direction::Inbound, SystemTime::UNIX_EPOCH));
+    log.record(record());
     has_started
         .recv()
         .expect("the writer holds the first record");
     for _ in 0..ACCESS_LOG_QUEUE + 5 {
-        log.record(record);
+        log.record(record());
     }
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 5);
     let text = String::from_utf8(metrics.encode()).expect("UTF-8");
@@ -201,58 +239,11 @@ fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
     let metrics = Metrics::new(1);
     let log = AccessLog::to(AccessLogFormat::Json, &metrics, Box::new(Broken)).expect("a thread");
     for _ in 0..3 {
-        log.record(|| AccessRecord::new(Direction::Inbound, SystemTime::UNIX_EPOCH));
+        log.record(Box::new(Told::new(
+            Direction::Inbound,
+            SystemTime::UNIX_EPOCH,
+        )));
     }
     drop(log);
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 3);
-}
-
-#[test]
-fn a_queued_record_is_bounded_in_bytes() {
-    let mut record = full();
-    let long = "x".repeat(100_000);
-    record.path = Some(long.clone());
-    record.authority = Some(long.clone());
-    record.method = Method::from_bytes(long.as_bytes()).ok();
-    record.shorten();
-    assert!(
-        record
-            .path
-            .is_some_and(|path| path.capacity() < 2 * ACCESS_LOG_FIELD_BYTES)
-    );
-    assert!(
-        record
-            .authority
-            .is_some_and(|text| text.capacity() < 2 * ACCESS_LOG_FIELD_BYTES)
-    );
-    assert!(
-        record
-            .method
-            .is_some_and(|method| method.as_str().len() == ACCESS_LOG_FIELD_BYTES)
-    );
-}
-
-#[test]
-fn only_a_well_formed_traceparent_names_a_trace() {
-    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    for (header, valid) in [
-        (good.to_owned(), true),
-        (good.to_uppercase(), false),
-        (good.replace("00-", "ff-"), false),
-        (
-            good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
-            false,
-        ),
-        ("00-0af7".to_owned(), false),
-        (String::new(), false),
-    ] {
-        let id = trace_id(&HeaderValue::from_str(&header).expect("ASCII"));
-        assert_eq!(id.is_some(), valid, "{header}");
-        if let Some(id) = id {
-            assert_eq!(
-                u128::from_be_bytes(id),
-                0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c
-            );
-        }
-    }
 }

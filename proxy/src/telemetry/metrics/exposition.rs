@@ -100,13 +100,18 @@ const LOG_DROPPED: Family = (
     "Lines of the access log that were not written",
     MetricType::COUNTER,
 );
+const SPANS: Family = (
+    "selvage_spans_total",
+    "Spans of sampled requests by what became of them",
+    MetricType::COUNTER,
+);
 const BUILD: Family = (
     "selvage_build_info",
     "What runs; always 1",
     MetricType::GAUGE,
 );
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     REQUESTS,
     DURATIONS,
     ACTIVE,
@@ -123,6 +128,7 @@ const FAMILIES: [Family; 17] = [
     DISCOVERY,
     SNAPSHOT,
     LOG_DROPPED,
+    SPANS,
     BUILD,
 ];
 
@@ -309,7 +315,7 @@ fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
     families
 }
 
-fn fixed(core: &Core) -> [MetricFamily; 4] {
+fn fixed(core: &Core) -> [MetricFamily; 5] {
     let active = DIRECTIONS.map(|direction| {
         gauge(
             &[("direction", direction.as_str())],
@@ -325,6 +331,13 @@ fn fixed(core: &Core) -> [MetricFamily; 4] {
             )
         })
     });
+    let counts = &core.spans;
+    let spans = [
+        ("exported", &counts.exported),
+        ("dropped", &counts.dropped),
+        ("failed", &counts.failed),
+    ]
+    .map(|(outcome, count)| counter(&[("outcome", outcome)], count.load(Relaxed)));
     let build = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("rustc", option_env!("SELVAGE_RUSTC").unwrap_or("unknown")),
@@ -336,6 +349,7 @@ fn fixed(core: &Core) -> [MetricFamily; 4] {
             LOG_DROPPED,
             vec![counter(&[], core.access_log_dropped.load(Relaxed))],
         ),
+        family(SPANS, spans.into()),
         family(BUILD, vec![gauge(&build, 1.0)]),
     ]
 }

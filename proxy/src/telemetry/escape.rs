@@ -5,13 +5,13 @@
 
 use std::fmt::Write;
 
-use super::ACCESS_LOG_FIELD_BYTES;
+use super::told::FIELD_BYTES;
 
 /// Appends `text` within double quotes: a JSON string that is plain to see, in which control
 /// characters, line separators and characters that turn the direction of writing are `\u` escapes.
 pub(super) fn quoted(text: &str, line: &mut String) {
     line.push('"');
-    let shown = &text[..text.floor_char_boundary(ACCESS_LOG_FIELD_BYTES)];
+    let shown = &text[..text.floor_char_boundary(FIELD_BYTES)];
     for character in shown.chars() {
         match character {
             '"' => line.push_str("\\\""),
@@ -33,7 +33,7 @@ pub(super) fn quoted(text: &str, line: &mut String) {
 pub(super) fn word(text: &str, line: &mut String) {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
     let is_word = !text.is_empty() && text != "-" && text.bytes().all(plain);
-    if is_word && text.len() <= ACCESS_LOG_FIELD_BYTES {
+    if is_word && text.len() <= FIELD_BYTES {
         line.push_str(text);
     } else {
         quoted(text, line);
@@ -42,8 +42,8 @@ pub(super) fn word(text: &str, line: &mut String) {
 
 /// Lets go of what [`quoted`] would not show, but for what tells it that there was more.
 pub(super) fn cut(text: &mut String) {
-    if text.len() > ACCESS_LOG_FIELD_BYTES {
-        text.truncate(text.ceil_char_boundary(ACCESS_LOG_FIELD_BYTES + 1));
+    if text.len() > FIELD_BYTES {
+        text.truncate(text.ceil_char_boundary(FIELD_BYTES + 1));
         text.shrink_to_fit();
     }
 }
@@ -82,12 +82,12 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_and_the_cut_is_marked() {
-        let mut text = "ä".repeat(ACCESS_LOG_FIELD_BYTES);
+        let mut text = "ä".repeat(FIELD_BYTES);
         let whole = quote(&text);
         assert!(whole.ends_with("ä…\""));
-        assert!(whole.len() <= ACCESS_LOG_FIELD_BYTES + 5);
+        assert!(whole.len() <= FIELD_BYTES + 5);
         cut(&mut text);
-        assert!(text.len() <= ACCESS_LOG_FIELD_BYTES + 4);
+        assert!(text.len() <= FIELD_BYTES + 4);
         assert_eq!(quote(&text), whole, "cutting before changes nothing");
     }
 
@@ -111,7 +111,7 @@ mod tests {
         fn quoted_text_is_one_line_that_json_reads_back(text in any::<String>()) {
             let line = quote(&text);
             prop_assert!(!line.chars().any(is_hidden));
-            if text.len() <= ACCESS_LOG_FIELD_BYTES {
+            if text.len() <= FIELD_BYTES {
                 prop_assert_eq!(serde_json::from_str::<String>(&line).expect("JSON"), text);
             }
         }
