@@ -10,6 +10,7 @@ pub mod app; // the applications beside the sidecars
 pub mod body; // of requests and responses
 pub mod callgrind; // what is executed, counted
 pub mod client; // the callers
+pub mod collector; // what takes their spans
 pub mod control_plane; // what hands out identity and policy
 pub mod envoy; // a foreign proxy, as peer
 pub mod grpc; // calls of all four kinds, both sides

@@ -123,6 +123,16 @@ impl MeshBuilder {
         self
     }
 
+    /// Variables in the environment of both.
+    #[must_use]
+    pub fn environment(mut self, variables: &[(&'static str, String)]) -> Self {
+        for (name, value) in variables {
+            self.client = self.client.environment(name, value);
+            self.server = self.server.environment(name, value);
+        }
+        self
+    }
+
     /// Starts the server's sidecar, then the caller's.
     pub async fn start(self) -> Mesh {
         let server = self.server.start(&self.pki).await;

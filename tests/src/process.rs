@@ -137,6 +137,12 @@ impl Process {
         }
     }
 
+    /// All events so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.output.borrow().events.clone()
+    }
+
     /// The address that the listener called `name` is bound to.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
     reason = "a test ends where the world is not as promised"
 )]
 
+mod access_log; // one line for each request and connection
 mod authorize; // who may call what
 mod beside; // a command and its sidecar in one line
 mod config; // bad input is refused with its place
@@ -28,3 +29,4 @@ mod restarts; // again and again
 mod shop; // real services that know nothing of it
 mod structure; // how the source is laid out
 mod tcp; // opaque bytes
+mod tracing; // one trace through the whole mesh
