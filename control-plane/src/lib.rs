@@ -14,6 +14,9 @@ mod journal;
 // What is counted.
 mod metrics;
 
+// What the service manager hears.
+mod notify;
+
 // What is kept.
 mod store;
 
@@ -147,6 +150,7 @@ async fn follow_signals(stop: CancellationToken) {
             std::process::exit(1);
         }
         tracing::info!("stopping");
+        notify::stopping();
         stop.cancel();
     }
 }
@@ -164,6 +168,7 @@ pub async fn run(
     let Addresses { grpc, http } = server.addresses();
     announce("grpc", grpc)?;
     announce("http", http)?;
+    notify::ready();
     server.run(shutdown).await
 }
 

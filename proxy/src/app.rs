@@ -4,6 +4,7 @@
 mod begin;
 mod beside;
 mod control;
+mod notify;
 mod register;
 mod workers;
 
@@ -132,6 +133,7 @@ async fn control_thread(
     servers.serve(&shared, log, commands);
     control::housekeeping(&shared, config.workers);
     lifecycle.hold(Condition::Listeners);
+    notify::begin(&lifecycle);
     let registered = register(&config, &shared, &sources, inbound, telemetry)?;
     let mut running = match beside {
         None => None,
@@ -180,6 +182,7 @@ async fn control_thread(
         }
     }
     tracing::info!("draining");
+    notify::stopping();
     lifecycle.leave();
     // The delay lets callers hear of it while the application still answers; this one does not.
     let delay = if beside.is_some() {

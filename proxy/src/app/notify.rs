@@ -1,0 +1,68 @@
+//! Word to the service manager that started us (systemd, `Type=notify`), as
+//! sd_notify(3) has it: ready, stopping, alive. Without `NOTIFY_SOCKET` nobody
+//! is told anything.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lifecycle::Lifecycle;
+
+/// From now on tells of readiness, and that the control thread goes round for as long as it does.
+pub(super) fn begin(lifecycle: &Arc<Lifecycle>) {
+    let missing = lifecycle.missing().join(", ");
+    if !missing.is_empty() {
+        tell(&format!("STATUS=waiting: {missing}"));
+    }
+    let lifecycle = lifecycle.clone();
+    tokio::spawn(async move {
+        lifecycle.ready().await;
+        tell("READY=1\nSTATUS=ready");
+        // A drain may also be asked for over the admin port. The process stays, so it is not stopping.
+        lifecycle.left().await;
+        tell("STATUS=draining");
+    });
+    if let Some(limit) = watchdog() {
+        tokio::spawn(async move {
+            // Twice in the time allowed, as sd_watchdog_enabled(3) advises.
+            let mut turns = tokio::time::interval(limit / 2);
+            loop {
+                turns.tick().await;
+                tell("WATCHDOG=1");
+            }
+        });
+    }
+}
+
+/// The process ends after its drain. To be said before the drain begins: nobody is ready from then on.
+pub(super) fn stopping() {
+    tell("STOPPING=1\nSTATUS=draining");
+}
+
+/// How long we may be silent, where that is limited.
+fn watchdog() -> Option<Duration> {
+    let micros = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(micros)).filter(|limit| !limit.is_zero())
+}
+
+fn tell(lines: &str) {
+    if let Err(error) = send(lines) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
+fn send(lines: &str) -> io::Result<()> {
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let socket = UnixDatagram::unbound()?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = address.as_bytes().strip_prefix(b"@") {
+        use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
+        socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+        return socket.send(lines.as_bytes()).map(drop);
+    }
+    socket.send_to(lines.as_bytes(), address).map(drop)
+}
