@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -12,7 +12,7 @@ use super::begin::Sources;
 use super::control;
 use crate::config::{Config, Health};
 use crate::discovery::health::{self, Check, Probed};
-use crate::discovery::registration::{self, Registration, source_address};
+use crate::discovery::registration::{self, Reached, Registration};
 use crate::worker::Shared;
 
 /// Registers the workload, if there is a control plane and anything to call.
@@ -26,25 +26,13 @@ pub(super) fn register(
     let (Some(control_plane), Some(inbound)) = (&sources.control_plane, inbound) else {
         return Ok(None);
     };
-    let reachable = |bound: SocketAddr| -> anyhow::Result<SocketAddr> {
-        if !bound.ip().is_unspecified() {
-            return Ok(bound);
-        }
-        let ip = source_address(&control_plane.address).with_context(|| {
-            format!(
-                "no route to {}: set inbound.advertise",
-                control_plane.address
-            )
-        })?;
-        Ok(SocketAddr::new(ip, bound.port()))
-    };
     let address = match config.inbound.advertise {
         // Port 0: the one that was bound.
         Some(advertised) if advertised.port() == 0 => {
-            SocketAddr::new(advertised.ip(), inbound.port())
+            Reached::At(SocketAddr::new(advertised.ip(), inbound.port()))
         }
-        Some(advertised) => advertised,
-        None => reachable(inbound)?,
+        Some(advertised) => Reached::At(advertised),
+        None => reached(inbound),
     };
     let mut probed = Vec::new();
     let mut ports = Vec::new();
@@ -70,7 +58,7 @@ pub(super) fn register(
         address,
         ports,
         labels: config.workload.labels.clone(),
-        telemetry: Some(reachable(telemetry)?),
+        telemetry: Some(reached(telemetry)),
     };
     let (control_plane, identity) = (control_plane.clone(), shared.identity.clone());
     let lifecycle = shared.lifecycle.clone();
@@ -85,4 +73,12 @@ pub(super) fn register(
         tokio::spawn(health::run(probed, sender));
         registration::run(registration, control_plane, identity, lifecycle, healths).await;
     })))
+}
+
+fn reached(bound: SocketAddr) -> Reached {
+    if bound.ip().is_unspecified() {
+        Reached::OnRoute(bound.port())
+    } else {
+        Reached::At(bound)
+    }
 }

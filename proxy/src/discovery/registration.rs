@@ -3,12 +3,15 @@
 //! drain.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use selvage_api::v1;
 use selvage_policy::snapshot::WorkloadName;
+use tokio::net::{UdpSocket, lookup_host};
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -23,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(15);
 /// Deregistration is a courtesy at the end: it does not hold the drain up.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often we look whether the machine has got another address. It asks the kernel alone.
+const MOVED_EVERY: Duration = Duration::from_secs(1);
 
 /// What is registered.
 #[derive(Debug, Clone)]
@@ -30,13 +35,32 @@ pub struct Registration {
     /// Who.
     pub workload: WorkloadName,
     /// Where callers reach its sidecar.
-    pub address: SocketAddr,
+    pub address: Reached,
     /// Service port and protocol, in the order of the health reports.
     pub ports: Vec<(u16, v1::Protocol)>,
     /// Labels of the workload.
     pub labels: BTreeMap<String, String>,
     /// Where Prometheus scrapes it.
-    pub telemetry: Option<SocketAddr>,
+    pub telemetry: Option<Reached>,
+}
+
+/// Where others reach one of our ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Always there.
+    At(SocketAddr),
+    /// On the address of ours from which the control plane is reached: it is what others can most
+    /// likely reach us at, and another one after the machine or the pod has moved.
+    OnRoute(u16),
+}
+
+impl Reached {
+    const fn from(self, ip: IpAddr) -> SocketAddr {
+        match self {
+            Self::At(address) => address,
+            Self::OnRoute(port) => SocketAddr::new(ip, port),
+        }
+    }
 }
 
 impl Registration {
@@ -58,21 +82,51 @@ impl Registration {
     }
 }
 
-/// The address of ours from which the control plane is reached: what others
-/// can most likely reach us at.
-pub fn source_address(control_plane: &str) -> std::io::Result<IpAddr> {
-    // Connecting a UDP socket sends nothing; it asks the kernel for the route.
-    let socket = match UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect(control_plane)?;
-        Ok(socket)
-    }) {
-        Ok(socket) => socket,
-        Err(_) => {
-            let socket = UdpSocket::bind("[::]:0")?;
-            socket.connect(control_plane)?;
-            socket
+/// The way to the control plane, as the kernel knows it.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    control_plane: SocketAddr,
+    /// Ours.
+    source: IpAddr,
+}
+
+impl Route {
+    async fn find(control_plane: &str) -> io::Result<Self> {
+        let mut last = io::ErrorKind::NotFound.into();
+        for address in lookup_host(control_plane).await? {
+            match source_address(address).await {
+                Ok(source) => {
+                    return Ok(Self {
+                        control_plane: address,
+                        source,
+                    });
+                }
+                Err(error) => last = error,
+            }
         }
+        Err(last)
+    }
+
+    /// Waits until it begins at another address of ours. None at all is no move: it may come back.
+    async fn moved(self) -> IpAddr {
+        loop {
+            tokio::time::sleep(MOVED_EVERY).await;
+            match source_address(self.control_plane).await {
+                Ok(now) if now != self.source => return now,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+async fn source_address(destination: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
+    // Connecting a UDP socket sends nothing; it asks the kernel for the route.
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(destination).await?;
     Ok(socket.local_addr()?.ip())
 }
 
@@ -91,7 +145,7 @@ pub async fn run(
         client: None,
     };
     tokio::select! {
-        () = keeper.keep(&mut healths) => {}
+        never = keeper.keep(&mut healths) => match never {},
         () = lifecycle.left() => {}
     }
     let leave = keeper.deregister();
@@ -113,7 +167,30 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(&mut self, healths: &mut watch::Receiver<Healths>) {
+    async fn keep(&mut self, healths: &mut watch::Receiver<Healths>) -> Infallible {
+        let mut backoff = Backoff::default();
+        loop {
+            let route = match Route::find(&self.control_plane.address).await {
+                Ok(route) => route,
+                Err(error) => {
+                    let address = &self.control_plane.address;
+                    tracing::warn!(address, %error, "no route to the control plane");
+                    backoff.wait().await;
+                    continue;
+                }
+            };
+            backoff.reset();
+            let moved = tokio::select! {
+                never = self.keep_at(route.source, healths) => match never {},
+                moved = route.moved() => moved,
+            };
+            tracing::info!(from = %route.source, to = %moved, "moved");
+            // Its connection began at the old address.
+            self.client = None;
+        }
+    }
+
+    async fn keep_at(&mut self, ip: IpAddr, healths: &mut watch::Receiver<Healths>) -> Infallible {
         let mut backoff = Backoff::default();
         let mut registered = false;
         loop {
@@ -121,12 +198,12 @@ impl Keeper {
             let result = if registered {
                 self.heartbeat(&now).await
             } else {
-                self.register(&now).await
+                self.register(ip, &now).await
             };
             match result {
                 Ok(lease) => {
                     if !registered {
-                        tracing::info!(address = %self.registration.address, "registered");
+                        tracing::info!(address = %self.registration.address.from(ip), "registered");
                     }
                     registered = true;
                     backoff.reset();
@@ -170,7 +247,7 @@ impl Keeper {
         Ok(client)
     }
 
-    async fn register(&mut self, healths: &[bool]) -> Result<Duration, tonic::Status> {
+    async fn register(&mut self, ip: IpAddr, healths: &[bool]) -> Result<Duration, tonic::Status> {
         let Registration {
             workload,
             address,
@@ -182,12 +259,12 @@ impl Keeper {
             namespace: workload.namespace.to_string(),
             workload: workload.name.to_string(),
             service: workload.service.to_string(),
-            address: address.to_string(),
+            address: address.from(ip).to_string(),
             ports: self.registration.ports(healths),
             labels: labels.clone(),
             weight: 1,
             telemetry: telemetry
-                .map(|address| address.to_string())
+                .map(|address| address.from(ip).to_string())
                 .unwrap_or_default(),
         };
         let mut client = self.client()?;
@@ -240,4 +317,30 @@ fn lease(message: Option<prost_types::Duration>) -> Duration {
         .and_then(|message| Duration::try_from(message).ok())
         .filter(|lease| !lease.is_zero())
         .unwrap_or(LEASE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_on_the_route_is_the_one_that_the_control_plane_is_reached_from() {
+        let route = Route::find("127.0.0.1:15010").await.expect("loopback");
+        assert_eq!(route.source, Ipv4Addr::LOCALHOST);
+        let bound = "10.0.0.5:15008".parse().expect("an address");
+        for (reached, address) in [
+            (Reached::OnRoute(15008), "127.0.0.1:15008"),
+            (Reached::At(bound), "10.0.0.5:15008"),
+        ] {
+            assert_eq!(reached.from(route.source).to_string(), address);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_move_is_noticed() {
+        let mut route = Route::find("127.0.0.1:15010").await.expect("loopback");
+        // As if it had been another one before.
+        route.source = Ipv4Addr::new(10, 0, 0, 5).into();
+        assert_eq!(route.moved().await, Ipv4Addr::LOCALHOST);
+    }
 }
