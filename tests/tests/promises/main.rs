@@ -8,6 +8,7 @@ mod access_log; // one line for each request and connection
 mod authorize; // who may call what
 mod beside; // a command and its sidecar in one line
 mod config; // bad input is refused with its place
+mod containers; // the same in pods, with compose, under systemd
 mod control; // identity and policy from a control plane
 mod cost; // what a request and a connection take
 mod demo; // what the mesh is for
