@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use selvage_tests::metrics::Metrics;
-use selvage_tests::process::fetched;
+use selvage_tests::process::target;
 use selvage_tests::wait::{self, PATIENCE};
 
 use super::lab::{Lab, commands_of, examples};
@@ -196,7 +196,7 @@ async fn probes_exit_0_and_1_and_containers_have_no_power() {
 
 #[tokio::test]
 async fn manifests_are_valid() {
-    let validator = fetched("kubernetes-validate/bin/kubernetes-validate");
+    let validator = target().join("kubernetes-validate/bin/kubernetes-validate");
     let folder = examples("kubernetes");
     let manifests = manifests(&folder);
     assert_eq!(manifests.len(), 4, "{manifests:?}");
