@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::renewal::Life;
 use super::{Current, Identity};
 use crate::state::{BUNDLE, CHAIN, KEY, StateDir};
 use crate::stubs::identity_client::IdentityClient;
@@ -138,13 +139,16 @@ impl Attestor {
     /// with an error that waiting does not mend.
     pub async fn run(self, identity: Arc<Identity>) -> AttestError {
         let mut backoff = Backoff::default();
-        let mut svid = loop {
+        let (mut svid, mut life) = loop {
             let obtained = match self.restore() {
-                Some(restored) => Ok(restored),
-                None => self.attest().await,
+                Some((svid, bundle)) => {
+                    let life = Life::kept(svid.not_before(), svid.not_after());
+                    self.take(&identity, svid, bundle).map(|svid| (svid, life))
+                }
+                None => self.take_new(&identity, self.attest().await),
             };
-            match obtained.and_then(|(svid, bundle)| self.take(&identity, svid, bundle)) {
-                Ok(svid) => break svid,
+            match obtained {
+                Ok(taken) => break taken,
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "no identity yet; trying again");
                     backoff.wait().await;
@@ -153,9 +157,10 @@ impl Attestor {
             }
         };
         loop {
-            tokio::time::sleep(renew_after(&svid, SystemTime::now())).await;
+            let wait = life.renew_after(fastrand::f64(), SystemTime::now());
+            tokio::time::sleep(wait).await;
             backoff.reset();
-            svid = loop {
+            (svid, life) = loop {
                 // The bundle may have changed meanwhile.
                 let current = identity.current();
                 let bundle = current.as_ref().map(|current| &current.bundle);
@@ -163,8 +168,8 @@ impl Attestor {
                     Some(bundle) => self.renew(&svid, bundle).await,
                     None => self.attest().await,
                 };
-                match renewed.and_then(|(svid, bundle)| self.take(&identity, svid, bundle)) {
-                    Ok(svid) => break svid,
+                match self.take_new(&identity, renewed) {
+                    Ok(taken) => break taken,
                     Err(error) => {
                         tracing::warn!(%error, "renewal failed; trying again");
                         backoff.wait().await;
@@ -172,6 +177,17 @@ impl Attestor {
                 }
             };
         }
+    }
+
+    /// Takes what was issued just now, whose life begins.
+    fn take_new(
+        &self,
+        identity: &Identity,
+        issued: Result<(Svid, TrustBundle), AttestError>,
+    ) -> Result<(Svid, Life), AttestError> {
+        let (svid, bundle) = issued?;
+        let life = Life::issued(SystemTime::now(), svid.not_after());
+        self.take(identity, svid, bundle).map(|svid| (svid, life))
     }
 
     /// Puts an identity to use, and keeps it for the next start.
@@ -368,14 +384,4 @@ pub fn bundle_of(message: &v1::TrustBundle) -> Result<TrustBundle, String> {
     let trust_domain = TrustDomain::parse(trust_domain).map_err(|error| error.to_string())?;
     let roots = roots.iter().map(|root| CertificateDer::from(root.clone()));
     TrustBundle::from_der(trust_domain, *epoch, roots).map_err(|error| error.to_string())
-}
-
-/// Half of its life, plus up to a tenth so that a fleet does not renew at once.
-fn renew_after(svid: &Svid, now: SystemTime) -> Duration {
-    let life = svid
-        .not_after()
-        .duration_since(svid.not_before())
-        .unwrap_or_default();
-    let at = svid.not_before() + life.mul_f64(0.5 + fastrand::f64() / 10.0);
-    at.duration_since(now).unwrap_or_default()
 }

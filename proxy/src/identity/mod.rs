@@ -4,6 +4,7 @@
 
 pub mod attest;
 pub mod files;
+mod renewal;
 
 use std::collections::HashMap;
 use std::fmt;
