@@ -117,7 +117,9 @@ impl Servers {
 }
 
 fn fill(shared: &Shared, gauges: &mut Gauges) {
-    gauges.discovery_connected(shared.discovery.is_connected());
+    if let Some(connected) = shared.discovery.is_connected() {
+        gauges.discovery_connected(connected);
+    }
     if let Some(current) = shared.identity.current() {
         for (kind, expiry) in current.expiries() {
             let kind = match kind {

@@ -138,10 +138,11 @@ impl Discovery {
         self.changed.subscribe()
     }
 
-    /// Whether the control plane's stream is up.
+    /// Whether the control plane's stream is up; `None` where files take its place.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+    pub fn is_connected(&self) -> Option<bool> {
+        let connected = self.connected.load(Ordering::Relaxed);
+        self.wants.is_some().then_some(connected)
     }
 
     fn set_connected(&self, connected: bool) {

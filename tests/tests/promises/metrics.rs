@@ -207,6 +207,10 @@ async fn every_metric_of_the_design_is_there() {
             "{name} is missing"
         );
     }
+    assert!(
+        !text.contains("selvage_discovery_connected"),
+        "of a control plane that it does not have, a sidecar says nothing"
+    );
 }
 
 #[tokio::test]
