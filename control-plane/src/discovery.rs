@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use selvage_api::name;
 use selvage_api::server::{Event, Session};
 use selvage_api::v1::{DeltaRequest, DeltaResponse, Hello, Rejection, ResourceName, ResourceType};
-use selvage_core::registry::WorkloadKey;
+use selvage_core::registry::{InvalidRegistration, WorkloadKey, labels_fit};
 use selvage_core::resource::ServiceName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -20,9 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::journal::Journal;
 use crate::mesh::{Mesh, Published, Viewer};
 use crate::metrics::Metrics;
-use crate::peer::{self, Caller, Peer};
-use crate::proxies::{self, Connected, Nack, Proxies, ProxyStatus};
-use crate::registry::authorize;
+use crate::peer::{self, Caller};
+use crate::proxies::{self, Connected, Nack, Proxies, ProxyStatus, Scraped};
+use crate::registry::{address, authorize};
 use crate::rpc::discovery_server::Discovery;
 use crate::store::Store;
 
@@ -73,10 +73,6 @@ impl Discovery for DiscoveryService {
         request: Request<Streaming<DeltaRequest>>,
     ) -> Result<Response<Self::DeltaStream>, Status> {
         let caller = peer::caller(&request)?;
-        let address = request
-            .extensions()
-            .get::<Peer>()
-            .map(|peer| peer.address.to_string());
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Status::resource_exhausted("too many proxies are connected here"))?;
@@ -84,7 +80,6 @@ impl Discovery for DiscoveryService {
         let task = Task {
             shared: Arc::clone(&self.shared),
             caller,
-            address: address.unwrap_or_default(),
             incoming: request.into_inner(),
             outgoing,
             _place: place,
@@ -98,7 +93,6 @@ impl Discovery for DiscoveryService {
 struct Task {
     shared: Arc<Shared>,
     caller: Caller,
-    address: String,
     incoming: Streaming<DeltaRequest>,
     outgoing: mpsc::Sender<Result<DeltaResponse, Status>>,
     _place: OwnedSemaphorePermit,
@@ -125,18 +119,18 @@ impl Task {
             .on_request(hello)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let viewer = self.introduce(session.hello()).await?;
-        let status = self.status(session.hello(), &viewer);
+        let status = self.status(session.hello(), &viewer)?;
         let connected = self.shared.proxies.connect(status);
         self.shared.journal.record(
             "connected",
             &viewer.workload.to_string(),
-            self.address.clone(),
+            self.caller.address.to_string(),
         );
         let ended = self.converse(&mut session, &viewer, &connected).await;
         self.shared.journal.record(
             "disconnected",
             &viewer.workload.to_string(),
-            self.address.clone(),
+            self.caller.address.to_string(),
         );
         ended
     }
@@ -161,21 +155,43 @@ impl Task {
         Ok(Viewer { workload, service })
     }
 
-    fn status(&self, hello: Option<&Hello>, viewer: &Viewer) -> ProxyStatus {
-        ProxyStatus {
+    fn status(&self, hello: Option<&Hello>, viewer: &Viewer) -> Result<ProxyStatus, Status> {
+        Ok(ProxyStatus {
             workload: viewer.workload.to_string(),
             service: viewer.service.to_string(),
             identity: self.caller.id.to_string(),
             version: hello
                 .map(|hello| shortened(&hello.version))
                 .unwrap_or_default(),
-            address: self.address.clone(),
+            address: self.caller.address.to_string(),
+            scraped: hello
+                .map(|hello| self.scraped(hello))
+                .transpose()?
+                .flatten(),
             connected_since: proxies::now(),
             subscriptions: 0,
             acked: None,
             sent: None,
             nacks: Vec::new(),
+        })
+    }
+
+    /// Where a proxy is scraped that says so here, and its labels.
+    fn scraped(&self, hello: &Hello) -> Result<Option<Scraped>, Status> {
+        if hello.telemetry.is_empty() {
+            return Ok(None);
         }
+        let mut address = address("telemetry", &hello.telemetry)?;
+        if address.ip().is_unspecified() {
+            address.set_ip(self.caller.address.ip().to_canonical());
+        }
+        if !labels_fit(&hello.labels) {
+            return Err(Status::invalid_argument(
+                InvalidRegistration::Labels.to_string(),
+            ));
+        }
+        let labels = hello.labels.clone();
+        Ok(Some(Scraped { address, labels }))
     }
 
     async fn converse(

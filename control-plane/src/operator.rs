@@ -6,6 +6,7 @@
 mod guard;
 mod resources;
 mod status;
+mod targets;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ pub(crate) fn router(operator: Arc<Operator>) -> Router {
     Router::new()
         .nest("/api/v1", api)
         .route("/metrics", get(status::metrics))
-        .route("/sd/prometheus", get(status::prometheus_targets))
+        .route("/sd/prometheus", get(targets::prometheus))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(status::ready))
         .fallback(guard::not_found)

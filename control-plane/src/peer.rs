@@ -21,6 +21,7 @@ pub(crate) struct Caller {
     pub(crate) id: SpiffeId,
     pub(crate) namespace: String,
     pub(crate) not_after: SystemTime,
+    pub(crate) address: SocketAddr,
 }
 
 /// The workload that calls.
@@ -30,8 +31,8 @@ pub(crate) struct Caller {
 /// identity is not that of a service account.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let peer = request.extensions().get::<Peer>();
-    let identity = peer
-        .and_then(|peer| peer.identity.clone())
+    let (identity, address) = peer
+        .and_then(|peer| Some((peer.identity.clone()?, peer.address)))
         .ok_or_else(|| Status::unauthenticated("a client certificate is needed here"))?;
     if identity.not_after <= SystemTime::now() {
         return Err(Status::unauthenticated(
@@ -45,5 +46,6 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
         id: identity.id,
         namespace,
         not_after: identity.not_after,
+        address,
     })
 }

@@ -2,6 +2,7 @@
 //! refused. For people and for `check`; decides nothing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -24,6 +25,9 @@ pub(crate) struct ProxyStatus {
     /// Its version, as it says.
     pub(crate) version: String,
     pub(crate) address: String,
+    /// Of those who do not register.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scraped: Option<Scraped>,
     /// RFC 3339.
     pub(crate) connected_since: String,
     pub(crate) subscriptions: usize,
@@ -33,6 +37,13 @@ pub(crate) struct ProxyStatus {
     pub(crate) sent: Option<u64>,
     /// Why it refused the last push it refused; empty once it acknowledges again.
     pub(crate) nacks: Vec<Nack>,
+}
+
+/// Where Prometheus finds a proxy, and what it is told beside.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Scraped {
+    pub(crate) address: SocketAddr,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// One refused resource.

@@ -175,7 +175,11 @@ fn registration(caller: &Caller, request: RegisterRequest) -> Result<Registratio
     })
 }
 
-fn address(field: &str, text: &str) -> Result<SocketAddr, Status> {
+/// An address that a proxy says of itself.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn address(field: &str, text: &str) -> Result<SocketAddr, Status> {
     text.parse()
         .map_err(|_| Status::invalid_argument(format!("{field}: expected IP:PORT, found {text:?}")))
 }

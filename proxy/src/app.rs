@@ -130,6 +130,7 @@ async fn control_thread(
     announce("admin", servers.admin_address)?;
     announce("telemetry", servers.telemetry_address)?;
     let telemetry = servers.telemetry_address;
+    sources.follow(inbound, telemetry);
     servers.serve(&shared, log, commands);
     control::housekeeping(&shared, config.workers);
     lifecycle.hold(Condition::Listeners);

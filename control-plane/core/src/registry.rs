@@ -20,6 +20,7 @@ use selvage_certs::SpiffeId;
 use crate::resource::ServiceName;
 pub use registration::{
     InvalidRegistration, RegisteredPort, Registration, WorkloadKey, authorize_registration,
+    labels_fit,
 };
 
 /// How long a lease lasts unless configured otherwise.

@@ -1,5 +1,5 @@
 //! What is there and what happened: proxies, services, events, changes, the
-//! authority, metrics, targets for Prometheus; and the making of join tokens.
+//! authority, metrics; and the making of join tokens.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use selvage_certs::{JoinToken, SpiffeId};
-use selvage_core::registry::Registration;
 use selvage_core::resource::{ServiceName, is_dns_label};
 use selvage_core::scalar;
 use serde::Deserialize;
@@ -230,44 +229,6 @@ pub(super) async fn metrics(State(operator): App) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
-}
-
-/// The form of Prometheus' `http_sd_configs`: every workload that said where it is scraped, until
-/// it says goodbye or the registry gives it up.
-pub(super) async fn prometheus_targets(State(operator): App) -> Json<Value> {
-    operator.mesh.read(|live| {
-        let entries = live.registry.entries();
-        let targets = entries.filter_map(|entry| target(entry.registration()));
-        Json(Value::Array(targets.collect()))
-    })
-}
-
-/// One target. The workload's own labels are for relabelling rules alone: Prometheus drops what begins
-/// with `__meta_`, so that no workload chooses the names of labels that are kept.
-fn target(registration: &Registration) -> Option<Value> {
-    let address = registration.telemetry?;
-    let mut labels: serde_json::Map<String, Value> = registration
-        .labels
-        .iter()
-        .map(|(name, value)| {
-            (
-                format!("__meta_selvage_label_{}", plain(name)),
-                json!(value),
-            )
-        })
-        .collect();
-    labels.insert("namespace".to_owned(), json!(registration.namespace));
-    labels.insert("service".to_owned(), json!(registration.service));
-    labels.insert("workload".to_owned(), json!(registration.workload));
-    Some(json!({ "targets": [address.to_string()], "labels": labels }))
-}
-
-/// A name of Prometheus: what it does not allow becomes `_`.
-fn plain(name: &str) -> String {
-    let allowed = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    name.chars()
-        .map(|character| if allowed(character) { character } else { '_' })
-        .collect()
 }
 
 /// Ready when the state is loaded and both ports are bound: that is before

@@ -1,12 +1,14 @@
 //! Who may register what.
 
+use selvage_api::client::Session;
+use selvage_api::name;
 use selvage_api::v1::{DeregisterRequest, HeartbeatRequest, RegisteredPort};
 use selvage_certs::control_plane_client_config;
 use selvage_control_plane::rpc::registry_client::RegistryClient;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::support::{Plane, Workload, registration};
+use crate::support::{Plane, Workload, eventually, hello, registration};
 
 #[tokio::test]
 async fn a_workload_registers_what_its_token_binds_and_nothing_else() {
@@ -102,6 +104,70 @@ async fn health_and_departure_show_at_once() {
     orders.registry().deregister(goodbye).await.unwrap();
     let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
     assert_eq!(targets, json!([]));
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn who_only_calls_is_scraped_for_as_long_as_it_is_connected() {
+    let plane = Plane::start().await;
+    let client = plane.enrol("shop/client").await;
+    let mut said = hello("shop", "client-1", "client");
+    said.telemetry = "0.0.0.0:21021".to_owned();
+    said.labels = [("version".to_owned(), "v1".to_owned())].into();
+    let mut session = Session::new(said);
+    session
+        .subscribe([name::workload("shop", "client-1")])
+        .unwrap();
+    let mut stream = client.open(&mut session).await.unwrap();
+    stream.take(&mut session).await;
+    let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
+    let expected = json!([{
+        "targets": ["127.0.0.1:21021"],
+        "labels": {
+            "namespace": "shop",
+            "service": "client",
+            "workload": "client-1",
+            "__meta_selvage_label_version": "v1",
+        },
+    }]);
+    assert_eq!(targets, expected, "at the address its stream comes from");
+
+    client.register("client-1", "client").await.unwrap();
+    let (_, targets) = plane.ask("GET", "/sd/prometheus", "").await;
+    assert_eq!(targets.as_array().map(Vec::len), Some(1), "{targets}");
+    assert_eq!(targets[0]["targets"][0], "127.0.0.1:21020", "as registered");
+    let goodbye = DeregisterRequest {
+        namespace: "shop".into(),
+        workload: "client-1".into(),
+    };
+    client.registry().deregister(goodbye).await.unwrap();
+    drop(stream);
+    eventually(
+        async || plane.ask("GET", "/sd/prometheus", "").await.1,
+        |targets| *targets == json!([]),
+    )
+    .await;
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_hello_that_cannot_be_listed_is_refused() {
+    let plane = Plane::start().await;
+    let client = plane.enrol("shop/client").await;
+    let long = "x".repeat(257);
+    for (telemetry, label, reason) in [
+        ("somewhere", "v1", "telemetry: expected IP:PORT"),
+        ("127.0.0.1:21021", long.as_str(), "labels of at most"),
+    ] {
+        let mut said = hello("shop", "client-1", "client");
+        said.telemetry = telemetry.to_owned();
+        said.labels = [("version".to_owned(), label.to_owned())].into();
+        let mut session = Session::new(said);
+        let mut stream = client.open(&mut session).await.unwrap();
+        let refused = stream.receive().await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(reason), "{refused}");
+    }
     plane.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! Where the mesh and the identity come from, begun: watched files, or the
-//! control plane's stream and its attestation. Binds and serves nothing.
+//! control plane's attestation, and its stream once it is followed. Binds and serves nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -23,6 +24,19 @@ pub(super) struct Sources {
     /// Keeps the identity; ends only with an error that waiting does not mend.
     pub(super) attesting: Option<JoinHandle<AttestError>>,
     pub(super) control_plane: Option<ControlPlane>,
+    /// Not yet open: it says what is only known when ports are bound.
+    stream: Option<Stream>,
+}
+
+impl Sources {
+    /// Opens the control plane's stream, if there is one. Who has nothing to be called at registers
+    /// nowhere, and says here where it is scraped.
+    pub(super) fn follow(&mut self, inbound: Option<SocketAddr>, telemetry: SocketAddr) {
+        if let Some(mut stream) = self.stream.take() {
+            stream.telemetry = inbound.is_none().then_some(telemetry);
+            tokio::spawn(stream.run());
+        }
+    }
 }
 
 pub(super) async fn begin(
@@ -101,6 +115,7 @@ async fn begin_static(
         discovery,
         attesting: None,
         control_plane: None,
+        stream: None,
     })
 }
 
@@ -144,6 +159,7 @@ fn begin_dynamic(
         control_plane: control_plane.clone(),
         workload: workload.clone(),
         labels: config.workload.labels.clone(),
+        telemetry: None,
         discovery: discovery.clone(),
         identity: identity.clone(),
         lifecycle: lifecycle.clone(),
@@ -151,11 +167,11 @@ fn begin_dynamic(
         wants,
         beforehand: beforehand.collect(),
     };
-    tokio::spawn(stream.run());
     Ok(Sources {
         discovery,
         attesting: Some(attesting),
         control_plane: Some(control_plane),
+        stream: Some(stream),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Nothing is dropped because a stream broke.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Stream {
     pub workload: WorkloadName,
     /// Labels of the workload.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Where we are scraped, unless the registration says it.
+    pub telemetry: Option<SocketAddr>,
     /// Where Snapshots go.
     pub discovery: Arc<Discovery>,
     /// Where bundles go, and who presents itself.
@@ -102,6 +105,10 @@ impl Stream {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             known: Vec::new(),
             labels: self.labels.clone(),
+            telemetry: self
+                .telemetry
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         });
         let mut wanted: HashSet<ServiceName> = self.beforehand.iter().cloned().collect();
         if let Some(kept) = self.restore() {

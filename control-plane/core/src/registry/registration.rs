@@ -118,14 +118,7 @@ impl Registration {
         if self.address.ip().is_unspecified() || self.address.port() == 0 {
             return Err(InvalidRegistration::Address(self.address));
         }
-        let fits =
-            |text: &String| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
-        if self.labels.len() > MAX_LABELS
-            || !self
-                .labels
-                .iter()
-                .all(|(key, value)| fits(key) && fits(value))
-        {
+        if !labels_fit(&self.labels) {
             return Err(InvalidRegistration::Labels);
         }
         if self.weight > MAX_WEIGHT {
@@ -170,6 +163,13 @@ pub enum InvalidRegistration {
         /// For what.
         service: ServiceName,
     },
+}
+
+/// Whether labels that a workload says of itself are few and short enough to be kept.
+#[must_use]
+pub fn labels_fit(labels: &BTreeMap<String, String>) -> bool {
+    let fits = |text: &String| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
+    labels.len() <= MAX_LABELS && labels.iter().all(|(key, value)| fits(key) && fits(value))
 }
 
 /// Whether an identity may register a workload of a service: only of its own

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::server::{CONTROL_PLANE, OWN, Prometheus};
-use super::{absent, commands, failing, files, read, replica, said, well};
+use super::{absent, caller, commands, failing, files, read, replica, said, well};
 
 /// What Grafana puts in place of `$__rate_interval`: four times the interval of scrapes at least.
 const RATE_INTERVAL: &str = "5s";
@@ -32,7 +32,7 @@ async fn every_sidecar_is_found_and_every_panel_has_data() {
     let control = ControlPlane::start().await;
     let _first = replica(&control, "orders-1", "orders", &app).await;
     let mut second = replica(&control, "orders-2", "orders", &app).await;
-    let caller = replica(&control, "client-1", "client", &app).await;
+    let mut caller = caller(&control, "client-1", "client").await;
     let prometheus = Prometheus::watching(control.http).await;
     control.registered("orders", 2).await;
     let load = Load::start(caller.outbound(), ORDERS, 4, Duration::from_millis(10));
@@ -49,8 +49,10 @@ async fn every_sidecar_is_found_and_every_panel_has_data() {
     })
     .await;
     control.apply(CHANGE).await; // something to push
-    let first = prometheus.discovered("orders-1").await;
-    assert_eq!(first["__meta_selvage_label_version"], "v1", "{first}");
+    for workload in ["client-1", "orders-1"] {
+        let found = prometheus.discovered(workload).await;
+        assert_eq!(found["__meta_selvage_label_version"], "v1", "{found}");
+    }
     dashboard_has_data(&prometheus).await;
     rules_are_sound(&prometheus, &caller).await;
     prometheus.is_calm().await;
@@ -64,6 +66,11 @@ async fn every_sidecar_is_found_and_every_panel_has_data() {
     prometheus.scrapes(&["client-1", "orders-1"]).await;
     let tally = load.stop().await;
     assert_eq!(tally.failed, 0, "{tally:?}");
+    caller.terminate();
+    caller.process.exit(2 * PATIENCE).await;
+    prometheus.scrapes(&["orders-1"]).await;
+    // Here a minute is a second, and the list is taken every five: what left it may have fired.
+    prometheus.calms_down().await;
 }
 
 /// Waits until what the sidecar of `workload` has counted is there.

@@ -72,8 +72,16 @@ async fn well() -> App {
     App::start(|_| async { ok("well") }).await
 }
 
-/// A replica of `service` that joins `control`, beside `app`. Only what can be called registers, so
-/// callers have an application too.
+/// A sidecar that joins `control` beside a client: nobody calls it.
+async fn caller(control: &ControlPlane, name: &str, service: &str) -> Sidecar {
+    let sidecar = control.sidecar(name, service).await;
+    sidecar
+        .set("workload.labels", json!({ "version": "v1" }))
+        .start(&Pki::new())
+        .await
+}
+
+/// A replica of `service` that joins `control`, beside `app`.
 async fn replica(control: &ControlPlane, name: &str, service: &str, app: &App) -> Sidecar {
     let sidecar = control.sidecar(name, service).await;
     sidecar
