@@ -146,7 +146,8 @@ struct Process {
 
 /// Clock ticks per second in `/proc`: 100 on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
-const PAGE_BYTES: i64 = 4096;
+/// Of the sizes in `/proc/self/status`, which it calls kB; unlike pages they are of one size on every machine.
+const KIB: i64 = 1024;
 
 impl Process {
     fn try_new(registry: &Registry) -> prometheus::Result<Self> {
@@ -176,13 +177,9 @@ impl Process {
 
     fn read(&self) {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let statm = read("/proc/self/statm");
-        let mut pages = statm
-            .split_whitespace()
-            .map(|n| n.parse::<i64>().unwrap_or(0));
-        self.virtual_memory
-            .set(pages.next().unwrap_or(0) * PAGE_BYTES);
-        self.resident.set(pages.next().unwrap_or(0) * PAGE_BYTES);
+        let status = read("/proc/self/status");
+        self.virtual_memory.set(bytes(&status, "VmSize:"));
+        self.resident.set(bytes(&status, "VmRSS:"));
         // Fields 14 and 15; counted after the name, which may hold spaces.
         let stat = read("/proc/self/stat");
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -202,10 +199,30 @@ impl Process {
     }
 }
 
+/// A size that the process's status names; 0 where it does not.
+fn bytes(status: &str, name: &str) -> i64 {
+    let said = status.lines().find_map(|line| line.strip_prefix(name));
+    said.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok())
+        .map_or(0, |kib| kib * KIB)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_bytes_whatever_a_page_is() {
+        let status = "Name:\tselvage\nVmPeak:\t 9000 kB\nVmSize:\t 8000 kB\nVmRSS:\t   12 kB\n";
+        for (name, expected) in [
+            ("VmSize:", 8_192_000),
+            ("VmRSS:", 12_288),
+            ("VmSwap:", 0),
+            ("Name:", 0),
+        ] {
+            assert_eq!(bytes(status, name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn services_are_counted_and_go_when_they_go() {
