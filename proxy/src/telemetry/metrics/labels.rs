@@ -71,7 +71,8 @@ pub enum EndpointCondition {
     HalfOpen,
     /// The registry says that the application does not answer.
     Unhealthy,
-    /// It left the Snapshot and finishes what it has.
+    /// It left the Snapshot and finishes what it has. Never counted: gauges count what the Snapshot
+    /// holds, and who drains leaves the registry, and with it every Snapshot, at once.
     Draining,
 }
 
