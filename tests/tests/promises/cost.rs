@@ -57,7 +57,7 @@ async fn a_request_costs_no_more_than_it_did_outbound() {
     let builder = Mesh::builder(app.address, "http").under(&callgrind.command(), &[]);
     let executed = counted(builder, &callgrind, |mesh| &mesh.client).await;
     let ceiling = Ceiling {
-        instructions: 37_000,
+        instructions: 32_000,
         allocations: 20,
     };
     holds("outbound", executed, &ceiling);
@@ -70,8 +70,8 @@ async fn a_request_costs_no_more_than_it_did_inbound() {
     let builder = Mesh::builder(app.address, "http").under(&[], &callgrind.command());
     let executed = counted(builder, &callgrind, |mesh| &mesh.server).await;
     let ceiling = Ceiling {
-        instructions: 41_000,
-        allocations: 20,
+        instructions: 32_000,
+        allocations: 23,
     };
     holds("inbound", executed, &ceiling);
 }
