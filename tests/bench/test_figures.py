@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import order
 import peers
 import report
 from figures import TOLERANCE, Spread, is_disturbed, paired_differences, paired_ratios, spread
@@ -28,8 +29,41 @@ def series(*measurements: dict[str, object]) -> Series:
     return Series({"about": about, "measurements": list(measurements)})
 
 
+PROFILE = """# IR level Instrumentation Flag
+:ir
+_once
+# Func Hash:
+17
+# Num Counters:
+2
+# Counter Values:
+0
+1
+
+main.rs;_often
+# Func Hash:
+18
+# Num Counters:
+1
+# Counter Values:
+900
+
+_never
+# Func Hash:
+19
+# Num Counters:
+1
+# Counter Values:
+0
+
+"""
+
+
 class Figures(unittest.TestCase):
     """Numbers in, numbers out."""
+
+    def test_functions_that_ran_are_ordered_by_how_often(self) -> None:
+        self.assertEqual(order.order(PROFILE), ["_often", "_once"])
 
     def test_a_spread_is_median_least_and_greatest(self) -> None:
         self.assertEqual(spread([3.0, 1.0, 2.0]), Spread(2.0, 1.0, 3.0, 3))
