@@ -92,10 +92,14 @@ where
             apart: false,
         };
         // What is left of the request needs the exchange still.
-        if matches!(this.state, State::Length(0)) && !this.goes_on() {
+        if this.is_empty() && (this.refuses || !this.goes_on()) {
             this.ended();
         }
         this
+    }
+
+    const fn is_empty(&self) -> bool {
+        matches!(self.state, State::Length(0))
     }
 
     fn goes_on(&self) -> bool {
@@ -110,7 +114,12 @@ where
             return None;
         }
         self.apart = true;
-        self.exchange.clone().map(Rest)
+        let rest = self.exchange.clone().map(Rest);
+        // Seen to be over before it is asked for: some never ask for a body without octets.
+        if self.is_empty() {
+            self.ended();
+        }
+        rest
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Error>> {
@@ -199,7 +208,7 @@ where
         let this = &mut *self;
         Poll::Ready(match ready!(this.poll_piece(cx)) {
             Ok(Some(Piece::Data(data))) => {
-                if matches!(this.state, State::Length(0)) {
+                if this.is_empty() {
                     this.ended();
                 }
                 Some(Ok(Frame::data(data)))

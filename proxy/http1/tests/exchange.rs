@@ -334,7 +334,11 @@ fn a_request_that_is_accepted_early_is_still_sent_whole() {
         let mut body = answer.await.expect("an answer").into_body();
         let rest = spawn_local(body.rest().expect("the body is not there yet"));
         assert!(body.rest().is_none(), "it is taken");
-        assert_eq!(read(body).await.expect("a body").0, "");
+        assert!(
+            body.is_end_stream(),
+            "nothing comes that had to be asked for"
+        );
+        drop(body);
         for piece in ["one", "two"] {
             feed.send(Bytes::from(piece)).expect("somebody reads it");
         }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::BodyExt;
-use selvage_tests::app::{App, ok};
+use selvage_tests::app::{App, RawApp, ok};
 use selvage_tests::client::{Http1, Http2, request, request2};
-use selvage_tests::mesh::Mesh;
+use selvage_tests::mesh::{Mesh, plaintext_caller};
 use selvage_tests::sidecar::ORDERS;
+use selvage_tests::wire::Wire;
 use selvage_tests::{body, wait};
 use tokio::sync::Notify;
 
@@ -244,6 +245,33 @@ async fn an_upload_that_is_accepted_early_arrives_whole() {
     );
     let arrived = wait::soon("the end of the upload", told.recv()).await;
     assert_eq!(arrived, Some(Some(SIZE)));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_accepted_early_without_a_word_arrives_whole() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let app = RawApp::start(move |mut wire, _| {
+        let tell = tell.clone();
+        async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")
+                .await;
+            let _ = tell.send(wire.exactly(10).await);
+        }
+    })
+    .await;
+    let (_pki, caller) = plaintext_caller("http", &[app.address], "").await;
+    let mut wire = Wire::connect(caller.outbound()).await;
+    wire.send("POST / HTTP/1.1\r\nhost: orders.shop\r\ncontent-length: 10\r\n\r\nabc")
+        .await;
+    assert_eq!(wire.head().await.status(), 202);
+    wire.send("defghij").await;
+    let arrived = wait::soon("the end of the upload", told.recv()).await;
+    assert_eq!(arrived.as_deref(), Some(&b"abcdefghij"[..]));
+    let total = "selvage_http_requests_total";
+    let metrics = caller.metrics().await;
+    let accepted = metrics.count(total, &[("code", "202"), ("flag", "-")]);
+    assert_eq!(accepted, 1, "{}", metrics.lines(total));
 }
 
 #[tokio::test]
