@@ -183,7 +183,12 @@ impl Task {
         }
         let mut address = address("telemetry", &hello.telemetry)?;
         if address.ip().is_unspecified() {
-            address.set_ip(self.caller.address.ip().to_canonical());
+            let ip = self.caller.address.ip().to_canonical();
+            if address.is_ipv4() && ip.is_ipv6() {
+                // It hears IPv4 alone, and nobody knows at which address.
+                return Ok(None);
+            }
+            address.set_ip(ip);
         }
         if !labels_fit(&hello.labels) {
             return Err(Status::invalid_argument(

@@ -93,7 +93,10 @@ struct Route {
 impl Route {
     async fn find(control_plane: &str) -> io::Result<Self> {
         let mut last = io::ErrorKind::NotFound.into();
-        for address in lookup_host(control_plane).await? {
+        let mut addresses: Vec<_> = lookup_host(control_plane).await?.collect();
+        // `localhost` and many other names have both; a listener on 0.0.0.0 hears IPv4 alone.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        for address in addresses {
             match source_address(address).await {
                 Ok(source) => {
                     return Ok(Self {
