@@ -269,9 +269,11 @@ impl<E: Fn(&str) -> Option<String>> Variables<E> {
             return Ok(headers);
         };
         for (key, value) in pairs(name, &text)? {
-            let bad = |_| refuse(name, format!("`{key}` is no name and value of a header"));
-            let field = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad(()))?;
-            let mut value = HeaderValue::try_from(value).map_err(|_| bad(()))?;
+            // What is no name may be a secret: `Authorization: Basic …=` has a `=` too.
+            let field = HeaderName::from_bytes(key.as_bytes())
+                .map_err(|_| refuse(name, "a key in it is no name of a header".to_owned()))?;
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| refuse(name, format!("the value of `{key}` is none of a header")))?;
             value.set_sensitive(true);
             headers.append(field, value);
         }

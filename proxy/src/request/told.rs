@@ -46,10 +46,15 @@ pub(super) fn told(
     };
     told.method = Some(request.method().clone());
     told.path = Some(request.uri().path().to_owned());
-    told.authority = match request.uri().authority() {
+    let authority = match request.uri().authority() {
         Some(authority) => Some(authority.to_string()),
         None => text_of(headers, HOST),
     };
+    // What stands before the `@` is somebody's name and password.
+    told.authority = authority.map(|authority| match authority.rsplit_once('@') {
+        Some((_, host)) => host.to_owned(),
+        None => authority,
+    });
     told.version = Some(request.version());
     told.request_id = text_of(headers, REQUEST_ID);
     told.user_agent = text_of(headers, USER_AGENT);
