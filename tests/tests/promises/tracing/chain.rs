@@ -13,6 +13,7 @@ use selvage_tests::collector::Collector;
 use selvage_tests::mesh::{EndpointOf, Mesh, service, traffic_policy};
 use selvage_tests::pki::{Pki, spiffe_id};
 use selvage_tests::sidecar::{Builder, ORDERS, Sidecar};
+use selvage_tests::wait::{self, PATIENCE};
 use selvage_tests::{body, grpc};
 
 /// One service and its sidecar. Its application has a span of its own in the
@@ -161,11 +162,15 @@ async fn leads_through_the_mesh(protocol: &str) {
             .iter()
             .all(|export| export["headers"]["x-tenant"] == "the shop")
     );
-    let metrics = client.metrics().await;
-    let outcomes = ["exported", "dropped", "failed"];
-    let counts =
-        outcomes.map(|outcome| metrics.count("selvage_spans_total", &[("outcome", outcome)]));
-    assert_eq!(counts, [1, 0, 0]);
+    // The collector has it before the sidecar hears that it has.
+    wait::until("the count of the export", PATIENCE, async || {
+        let metrics = client.metrics().await;
+        let outcomes = ["exported", "dropped", "failed"];
+        let counts =
+            outcomes.map(|outcome| metrics.count("selvage_spans_total", &[("outcome", outcome)]));
+        counts == [1, 0, 0]
+    })
+    .await;
 }
 
 fn says_what_was_called(attributes: &Value, sender: &str, kind: &str, called: &str) {
