@@ -155,6 +155,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.place.tell();
+        }
         self.shared.place.empty();
     }
 }
@@ -239,6 +242,15 @@ impl Place {
             .env("SELVAGE_ENGINE", "podman")
             .env("SELVAGE_BIN_DIR", binaries.with_file_name(""));
         nsenter
+    }
+
+    /// The state of all containers, and their last words.
+    fn tell(&self) {
+        let each = "podman ps -a; for name in $(podman ps -a --format '{{.Names}}'); do \
+                    echo \"--- $name\"; podman logs --tail 12 \"$name\" 2>&1; done";
+        if let Ok(output) = self.command(&["bash", "-c", each]).output() {
+            println!("{}", said(&output));
+        }
     }
 
     /// Removes all but the images.
