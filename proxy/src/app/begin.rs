@@ -15,6 +15,7 @@ use crate::discovery::stream::Stream;
 use crate::discovery::{Discovery, files};
 use crate::identity::Identity;
 use crate::identity::attest::{AttestError, Attestor, ControlPlane};
+use crate::identity::place::Place;
 use crate::lifecycle::{Condition, Lifecycle};
 use crate::state::StateDir;
 
@@ -128,6 +129,7 @@ fn begin_dynamic(
     token: Option<&Token>,
 ) -> anyhow::Result<Sources> {
     let control_plane = ControlPlane {
+        place: Place::new(&address),
         address,
         trust_domain: config.trust_domain.clone(),
     };

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use selvage_api::v1;
 use selvage_policy::snapshot::WorkloadName;
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tonic::Code;
 
 use super::health::Healths;
 use crate::identity::Identity;
 use crate::identity::attest::{Backoff, ControlPlane, channel};
+use crate::identity::place::Place;
 use crate::lifecycle::Lifecycle;
 use crate::stubs::registry_client::RegistryClient;
 
@@ -91,12 +92,9 @@ struct Route {
 }
 
 impl Route {
-    async fn find(control_plane: &str) -> io::Result<Self> {
+    async fn find(control_plane: &Place) -> io::Result<Self> {
         let mut last = io::ErrorKind::NotFound.into();
-        let mut addresses: Vec<_> = lookup_host(control_plane).await?.collect();
-        // `localhost` and many other names have both; a listener on 0.0.0.0 hears IPv4 alone.
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        for address in addresses {
+        for address in control_plane.addresses().await? {
             match source_address(address).await {
                 Ok(source) => {
                     return Ok(Self {
@@ -173,7 +171,7 @@ impl Keeper {
     async fn keep(&mut self, healths: &mut watch::Receiver<Healths>) -> Infallible {
         let mut backoff = Backoff::default();
         loop {
-            let route = match Route::find(&self.control_plane.address).await {
+            let route = match Route::find(&self.control_plane.place).await {
                 Ok(route) => route,
                 Err(error) => {
                     let address = &self.control_plane.address;
@@ -328,7 +326,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_on_the_route_is_the_one_that_the_control_plane_is_reached_from() {
-        let route = Route::find("127.0.0.1:15010").await.expect("loopback");
+        let route = Route::find(&Place::new("127.0.0.1:15010"))
+            .await
+            .expect("loopback");
         assert_eq!(route.source, Ipv4Addr::LOCALHOST);
         let bound = "10.0.0.5:15008".parse().expect("an address");
         for (reached, address) in [
@@ -341,7 +341,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_move_is_noticed() {
-        let mut route = Route::find("127.0.0.1:15010").await.expect("loopback");
+        let mut route = Route::find(&Place::new("127.0.0.1:15010"))
+            .await
+            .expect("loopback");
         // As if it had been another one before.
         route.source = Ipv4Addr::new(10, 0, 0, 5).into();
         assert_eq!(route.moved().await, Ipv4Addr::LOCALHOST);

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::place::Place;
 use super::renewal::Life;
 use super::{Current, Identity};
 use crate::state::{BUNDLE, CHAIN, KEY, StateDir};
@@ -33,6 +34,8 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(
 pub struct ControlPlane {
     /// `host:port`.
     pub address: String,
+    /// What that stands for.
+    pub place: Place,
     /// The trust domain.
     pub trust_domain: TrustDomain,
 }
@@ -81,11 +84,11 @@ impl AttestError {
 /// first use and again after a loss.
 #[must_use]
 pub fn channel(control_plane: &ControlPlane, config: Arc<rustls::ClientConfig>) -> Channel {
-    let address = control_plane.address.clone();
+    let place = control_plane.place.clone();
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, config) = (address.clone(), config.clone());
+        let (place, config) = (place.clone(), config.clone());
         async move {
-            let stream = TcpStream::connect(&address).await?;
+            let stream = TcpStream::connect(&*place.addresses().await?).await?;
             stream.set_nodelay(true)?;
             // Whom we meet is judged by SPIFFE id; this name only fills SNI.
             let name = ServerName::try_from("control-plane.selvage-system")

@@ -4,6 +4,7 @@
 
 pub mod attest;
 pub mod files;
+pub mod place;
 mod renewal;
 
 use std::collections::HashMap;
