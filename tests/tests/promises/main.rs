@@ -21,6 +21,7 @@ mod harness; // nothing in between
 mod http; // as if nothing were in between
 mod http2; // frame by frame, both sides
 mod identity; // no identity, no service
+mod isolation; // a failing service stays alone
 mod limits; // each with its flag and status
 mod malformed; // rejected at the door
 mod metrics; // equal to what the caller counted
