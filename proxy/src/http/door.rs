@@ -33,6 +33,7 @@ const BUSY: u8 = 2;
 const ENDED: u8 = 3;
 const QUIET: u8 = 4;
 const LEAVING: u8 = 5;
+const UPLOADING: u8 = 6;
 
 /// Told of each request and each end of a response on one connection.
 #[derive(Debug, Default)]
@@ -55,6 +56,14 @@ impl DoorBell {
         let _ = self
             .state
             .compare_exchange(BUSY, ENDED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Its response has ended before the request had: what comes is the rest of
+    /// that, and then the next request.
+    pub fn response_ended_early(&self) {
+        let _ = self
+            .state
+            .compare_exchange(BUSY, UPLOADING, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// What was written has left; whether a response had ended with it.
@@ -102,7 +111,7 @@ impl DoorBell {
 pub struct DoorLimits {
     /// From the first byte of a head to its last.
     pub head: Duration,
-    /// Between two requests, and without progress in a write.
+    /// Between two requests, and without progress in a write, or in a request that is answered.
     pub idle: Option<Duration>,
     /// Between two requests, until the bell says that it is quiet. What is left
     /// of `idle` counts from then on.
@@ -161,7 +170,7 @@ impl<S> Door<S> {
     fn limit(&self, state: u8) -> Option<Duration> {
         match state {
             IDLE => self.limits.quiet.or(self.limits.idle),
-            QUIET => self.limits.idle,
+            QUIET | UPLOADING => self.limits.idle,
             HEAD => Some(self.limits.head),
             _ => None,
         }
@@ -217,7 +226,7 @@ impl<S> Door<S> {
 
     /// hyper writes outside of a journey only to refuse a head.
     fn refuse(&mut self, bytes: &[u8]) {
-        if self.answer.is_some() || matches!(self.state(), BUSY | ENDED) {
+        if self.answer.is_some() || matches!(self.state(), BUSY | ENDED | UPLOADING) {
             return;
         }
         let flag = match bytes.get(9..12) {
@@ -286,6 +295,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
                     this.bell.state.store(HEAD, Ordering::Relaxed);
                     this.framings = Framings::default();
                 }
+                if this.state() == UPLOADING {
+                    this.wait = None;
+                }
                 if this.state() == HEAD {
                     this.framings.take(&buf.filled()[before..]);
                     if let Some(detail) = this.framings.malformed() {
@@ -343,7 +355,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
         ready!(self.watch(cx, flushed))?;
         // hyper looked for the caller's end while the answer was waited for, found nothing,
         // and does not look again before something comes: the wait begins here.
-        if self.bell.flushed() && self.poll_overdue(cx).is_ready() {
+        let waits = self.bell.flushed() || self.state() == UPLOADING;
+        if waits && self.poll_overdue(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))

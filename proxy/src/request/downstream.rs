@@ -60,6 +60,17 @@ pub enum Side {
     },
 }
 
+/// What follows a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// Another request.
+    Request,
+    /// The rest of the request that was answered.
+    Upload,
+    /// What HTTP was upgraded to.
+    Tunnel,
+}
+
 impl Downstream {
     /// Which direction its requests are counted in.
     #[must_use]
@@ -101,10 +112,14 @@ impl Downstream {
         self.streams.set(self.streams.get() + 1);
     }
 
-    /// A response has ended; `another` request may follow on the connection.
-    pub(super) fn ends(&self, another: bool) {
-        if let Some(bell) = self.bell.as_ref().filter(|_| another) {
-            bell.response_ended();
+    /// A response has ended; `what` follows on the connection.
+    pub(super) fn ends(&self, what: Follows) {
+        if let Some(bell) = &self.bell {
+            match what {
+                Follows::Request => bell.response_ended(),
+                Follows::Upload => bell.response_ended_early(),
+                Follows::Tunnel => {}
+            }
         }
         self.streams.set(self.streams.get() - 1);
         self.moved.set(clock::recent());

@@ -16,7 +16,7 @@ use selvage_policy::service::RequestPermit;
 use selvage_policy::trace::Trace;
 use tokio::time::Instant;
 
-use super::downstream::{Downstream, Side};
+use super::downstream::{Downstream, Follows, Side};
 use super::outgoing::Outgoing;
 use super::send::{Tried, learn};
 use super::told::{reason, told};
@@ -308,9 +308,11 @@ impl Record {
             duration,
         );
         self.tell(end, duration, sent);
-        // After an upgrade no HTTP follows, nor where the request is still coming.
-        let upgraded = self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        self.downstream.ends(complete && !upgraded);
+        self.downstream.ends(match self.status {
+            _ if self.status == StatusCode::SWITCHING_PROTOCOLS => Follows::Tunnel,
+            _ if complete => Follows::Request,
+            _ => Follows::Upload,
+        });
     }
 
     /// A response is a success only once its body has come, and for gRPC its status.

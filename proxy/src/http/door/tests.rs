@@ -88,6 +88,27 @@ async fn quiet_is_said_between_requests_alone_and_is_no_end() {
     assert!(!waits(&mut door).await, "idle for longer than it may be");
 }
 
+#[tokio::test]
+async fn who_is_answered_may_not_idle_within_the_rest_of_its_request() {
+    let (ours, mut callers) = tokio::io::duplex(64);
+    let idle = Duration::from_millis(200);
+    let bell = Arc::new(DoorBell::default());
+    let mut door = Door::new(ours, bell.clone(), limits(idle, None));
+    bell.request();
+    bell.response_ended_early();
+    door.flush().await.expect("flushed");
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < idle * 2 {
+        assert!(waits(&mut door).await, "closed while the rest was coming");
+        callers.write_all(b"more").await.expect("room");
+        door.read_exact(&mut [0; 4]).await.expect("more of it");
+        tokio::time::sleep(idle / 10).await;
+    }
+    assert!(waits(&mut door).await);
+    tokio::time::sleep(idle * 2).await;
+    assert!(!waits(&mut door).await, "idle for longer than it may be");
+}
+
 /// Whether the caller has heard something: bytes, or the end.
 async fn heard(caller: &mut tokio::io::DuplexStream) -> bool {
     std::future::poll_fn(|cx| {
