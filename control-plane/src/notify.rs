@@ -27,8 +27,13 @@ pub(crate) fn stopping() {
     tell("STOPPING=1\nSTATUS=stopping");
 }
 
-/// How long we may be silent, where that is limited.
+/// How long we may be silent, where that is limited and we are the one who is watched.
 fn watchdog() -> Option<Duration> {
+    let watched = std::env::var("WATCHDOG_PID").ok();
+    let own = std::process::id().to_string();
+    if watched.is_some_and(|watched| watched != own) {
+        return None;
+    }
     let micros = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     Some(Duration::from_micros(micros)).filter(|limit| !limit.is_zero())
 }
@@ -44,6 +49,8 @@ fn send(lines: &str) -> io::Result<()> {
         return Ok(());
     };
     let socket = UnixDatagram::unbound()?;
+    // A manager that does not read is not waited for.
+    socket.set_nonblocking(true)?;
     #[cfg(target_os = "linux")]
     if let Some(name) = address.as_bytes().strip_prefix(b"@") {
         use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
