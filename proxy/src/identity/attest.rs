@@ -29,6 +29,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Waits between attempts double from the first to the last.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
+/// Between two looks at the clock while a renewal is waited for.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// Where the control plane is and who it must be.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
@@ -123,6 +126,19 @@ impl Backoff {
     }
 }
 
+/// Waits until the renewal is due. In steps: while the machine is suspended timers stand still,
+/// and leaves age.
+async fn until_due(life: Life) {
+    let chance = fastrand::f64();
+    loop {
+        let wait = life.renew_after(chance, SystemTime::now());
+        if wait.is_zero() {
+            return;
+        }
+        tokio::time::sleep(wait.min(LOOK_AGAIN)).await;
+    }
+}
+
 /// What the identity of one workload is made and kept with.
 #[derive(Debug)]
 pub struct Attestor {
@@ -160,8 +176,7 @@ impl Attestor {
             }
         };
         loop {
-            let wait = life.renew_after(fastrand::f64(), SystemTime::now());
-            tokio::time::sleep(wait).await;
+            until_due(life).await;
             backoff.reset();
             (svid, life) = loop {
                 // The bundle may have changed meanwhile.
