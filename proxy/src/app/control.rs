@@ -20,6 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use super::Command;
 use crate::admin::{self, AdminState, dump};
 use crate::config::{Config, LogFormat};
+use crate::telemetry::log_lines::LogLines;
 use crate::telemetry::metrics::{CertificateKind, EndpointCondition, Gauges};
 use crate::telemetry::server::{self, TelemetryState};
 use crate::worker::Shared;
@@ -35,7 +36,7 @@ pub(super) fn start_log(format: LogFormat, level: &str) -> LogHandle {
     let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
     // A line that cannot be written would be told to stderr, which panics where that is closed.
     let layer = fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(LogLines)
         .log_internal_errors(false);
     let written = match format {
         LogFormat::Text => {

@@ -6,7 +6,8 @@
 
 pub mod access_log; // one line per request or connection, written apart from the workers
 mod escape; // text that peers sent, made harmless
+pub mod log_lines; // the log on stderr, never waited for
 pub mod metrics; // counted in cells per worker, merged when somebody asks
-pub mod server;
+pub mod server; // the telemetry port: /metrics, /live, /ready
 pub mod spans; // one span per sampled request, exported apart from the workers
-pub mod told; // what is told of one request or connection // the telemetry port: /metrics, /live, /ready
+pub mod told; // what is told of one request or connection

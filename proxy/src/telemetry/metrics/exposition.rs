@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
+use super::super::log_lines;
 use super::Core;
 use super::families::{Family, counter, family, gauge, histogram};
 use super::gauges::Gauges;
@@ -95,9 +96,14 @@ const SNAPSHOT: Family = (
     "Revision of the Snapshot in use",
     MetricType::GAUGE,
 );
-const LOG_DROPPED: Family = (
+const ACCESS_LOG_DROPPED: Family = (
     "selvage_access_log_dropped_total",
     "Lines of the access log that were not written",
+    MetricType::COUNTER,
+);
+const LOG_DROPPED: Family = (
+    "selvage_log_dropped_total",
+    "Lines of the log that stderr did not take",
     MetricType::COUNTER,
 );
 const SPANS: Family = (
@@ -111,7 +117,7 @@ const BUILD: Family = (
     MetricType::GAUGE,
 );
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     REQUESTS,
     DURATIONS,
     ACTIVE,
@@ -127,6 +133,7 @@ const FAMILIES: [Family; 18] = [
     AUTHORIZATION,
     DISCOVERY,
     SNAPSHOT,
+    ACCESS_LOG_DROPPED,
     LOG_DROPPED,
     SPANS,
     BUILD,
@@ -315,7 +322,7 @@ fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
     families
 }
 
-fn fixed(core: &Core) -> [MetricFamily; 5] {
+fn fixed(core: &Core) -> [MetricFamily; 6] {
     let active = DIRECTIONS.map(|direction| {
         gauge(
             &[("direction", direction.as_str())],
@@ -346,9 +353,10 @@ fn fixed(core: &Core) -> [MetricFamily; 5] {
         family(ACTIVE, active.into()),
         family(HANDSHAKES, handshakes.collect()),
         family(
-            LOG_DROPPED,
+            ACCESS_LOG_DROPPED,
             vec![counter(&[], core.access_log_dropped.load(Relaxed))],
         ),
+        family(LOG_DROPPED, vec![counter(&[], log_lines::dropped())]),
         family(SPANS, spans.into()),
         family(BUILD, vec![gauge(&build, 1.0)]),
     ]

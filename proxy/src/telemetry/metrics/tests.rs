@@ -232,6 +232,7 @@ fn guards_handshakes_and_decisions_are_counted() {
                 2.0,
             ),
             ("selvage_access_log_dropped_total", 0.0),
+            ("selvage_log_dropped_total", 0.0),
             (r#"selvage_spans_total{outcome="exported"}"#, 0.0),
             (r#"selvage_spans_total{outcome="dropped"}"#, 0.0),
             (r#"selvage_spans_total{outcome="failed"}"#, 0.0),
