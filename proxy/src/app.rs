@@ -103,9 +103,15 @@ async fn control_thread(
             (Some(spans), Some(exporting))
         }
     };
-    let shared = Arc::new(shared(
-        &config, workload, &identity, &sources, &lifecycle, &metrics, spans,
-    )?);
+    let access_log = AccessLog::new(config.access_log, &metrics, beside.is_none())
+        .context("cannot start the access log")?;
+    let told = Told {
+        metrics: metrics.clone(),
+        access_log,
+        spans,
+    };
+    let shared = shared(&config, workload, &identity, &sources, &lifecycle, told);
+    let shared = Arc::new(shared);
     let listeners = bind(&config)?;
     // Whatever is sent there comes back; toward inbound it goes to the application.
     let outbound = listeners
@@ -200,6 +206,7 @@ async fn control_thread(
         if let Some(exporting) = exporting {
             exporting.finish().await;
         }
+        shared.access_log.finish();
     };
     tokio::select! {
         () = drained => tracing::info!("drained"),
@@ -282,15 +289,21 @@ fn announce(name: &str, address: SocketAddr) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
+/// Where what is told of requests goes.
+struct Told {
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+    spans: Option<Spans>,
+}
+
 fn shared(
     config: &Config,
     workload: WorkloadName,
     identity: &Arc<Identity>,
     sources: &Sources,
     lifecycle: &Arc<Lifecycle>,
-    metrics: &Arc<Metrics>,
-    spans: Option<Spans>,
-) -> anyhow::Result<Shared> {
+    told: Told,
+) -> Shared {
     let limits = &config.limits;
     let ports: Vec<AppPort> = config
         .inbound
@@ -306,7 +319,7 @@ fn shared(
         .iter()
         .map(|port| application(&workload, port))
         .collect();
-    Ok(Shared {
+    Shared {
         settings: Settings {
             head: HeadLimits {
                 uri: limits.uri_bytes,
@@ -328,15 +341,14 @@ fn shared(
         identity: identity.clone(),
         discovery: sources.discovery.clone(),
         lifecycle: lifecycle.clone(),
-        metrics: metrics.clone(),
-        access_log: AccessLog::new(config.access_log, metrics)
-            .context("cannot start the access log")?,
-        spans,
+        metrics: told.metrics,
+        access_log: told.access_log,
+        spans: told.spans,
         journal: Journal::default(),
         handshakes: tokio::sync::Semaphore::new(limits.handshakes),
         own: OnceLock::new(),
         apps,
-    })
+    }
 }
 
 fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {

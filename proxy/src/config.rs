@@ -24,7 +24,7 @@ pub use args::ProxyArgs;
 pub use tracing::{Batch, OtlpProtocol, Tracing};
 pub use values::{
     AccessLogFormat, Config, Drain, Health, HostPort, IdentityFiles, Inbound, InboundPort,
-    InboundTls, Limits, LogFormat, Outbound, OutboundListener, Source, Token, Workload,
+    InboundTls, Limits, LogFormat, Outbound, OutboundListener, Source, Token, Traces, Workload,
 };
 
 /// Longest configuration file in bytes.
@@ -94,8 +94,11 @@ pub fn load(args: &ProxyArgs, env: impl Fn(&str) -> Option<String>) -> Result<Co
         })?,
         (None, None) => LogFormat::default(),
     };
+    let traces = file.telemetry.traces.unwrap_or_default();
     let mut config = build::build(file, log_format);
-    config.tracing = tracing::read(&env, &config.workload)?;
+    if traces == Traces::Otel {
+        config.tracing = tracing::read(&env, &config.workload)?;
+    }
     Ok(config)
 }
 

@@ -64,6 +64,10 @@ impl Running {
         let mut command = Command::new(&beside.program);
         // Should this end without a farewell, the command is not to run on without its sidecar.
         command.args(&beside.arguments).kill_on_drop(true);
+        // The service manager started us: what is ready, alive or stopping is for us to say.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
         if let Some(outbound) = outbound {
             command.env(OUTBOUND, outbound.to_string());
         }

@@ -70,6 +70,8 @@ flags! {
     telemetry_address, "telemetry.address", "telemetry-address", "IP:PORT";
     /// The access log: off, text (stderr) or json (stdout) [default: off]
     access_log, "telemetry.accessLog", "access-log", "FORMAT";
+    /// Whether OTEL_* variables are read: otel, or off where they are the application's [default: otel]
+    traces, "telemetry.traces", "traces", "WHOSE";
     /// How long callers have to learn that it leaves [default: 1s]
     drain_delay, "drain.delay", "drain-delay", "DURATION";
     /// How long leaving may take in all [default: 25s]

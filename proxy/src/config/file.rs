@@ -13,7 +13,7 @@ use selvage_core::scalar::{ByteSize, Duration};
 use serde::de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
-use super::{AccessLogFormat, InboundTls, Token};
+use super::{AccessLogFormat, InboundTls, Token, Traces};
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -202,6 +202,7 @@ pub(super) struct Admin {
 pub(super) struct Telemetry {
     pub(super) address: Option<Text<SocketAddr>>,
     pub(super) access_log: Option<AccessLogFormat>,
+    pub(super) traces: Option<Traces>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -353,6 +354,7 @@ pub(super) const SETTINGS: &[Setting] = settings![
     "admin.address" => admin.address,
     "telemetry.address" => telemetry.address,
     "telemetry.accessLog" => telemetry.access_log,
+    "telemetry.traces" => telemetry.traces,
     "drain.delay" => drain.delay,
     "drain.timeout" => drain.timeout,
     "limits.headerBytes" => limits.header_bytes,

@@ -263,6 +263,17 @@ pub enum AccessLogFormat {
     Json,
 }
 
+/// Whether `OTEL_…` variables are read at all: they may be meant for the application beside us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Traces {
+    /// They say whether and how requests are traced.
+    #[default]
+    Otel,
+    /// They are another's.
+    Off,
+}
+
 /// How logs are written to stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -290,4 +301,5 @@ macro_rules! words {
 
 words!(InboundTls { "strict" => Self::Strict, "permissive" => Self::Permissive });
 words!(AccessLogFormat { "off" => Self::Off, "text" => Self::Text, "json" => Self::Json });
+words!(Traces { "otel" => Self::Otel, "off" => Self::Off });
 words!(LogFormat { "text" => Self::Text, "json" => Self::Json });

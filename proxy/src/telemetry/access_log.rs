@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
 use super::told::Told;
@@ -23,11 +23,13 @@ pub use crate::config::AccessLogFormat;
 pub const ACCESS_LOG_QUEUE: usize = 8192;
 /// How long the end of the log waits for the writer to finish what is queued.
 pub const ACCESS_LOG_FLUSH: Duration = Duration::from_secs(1);
+/// Between two looks whether a full queue has room.
+const ROOM: Duration = Duration::from_millis(10);
 /// Bytes written at once when records come faster than they are written.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Takes records; shared by all workers. Dropping it writes out what is queued, for at most
-/// [`ACCESS_LOG_FLUSH`].
+/// Takes records; shared by all workers, which outlive the proxy's end: what is queued then is
+/// written out by [`AccessLog::finish`].
 #[derive(Debug)]
 pub struct AccessLog {
     dropped: Arc<AtomicU64>,
@@ -36,20 +38,32 @@ pub struct AccessLog {
 
 #[derive(Debug)]
 struct Writer {
-    queue: Option<SyncSender<Box<Told>>>,
-    /// Disconnected when the writing thread ends.
-    ended: parking_lot::Mutex<Receiver<()>>,
+    queue: SyncSender<Entry>,
+}
+
+/// What the writing thread is handed.
+#[derive(Debug)]
+enum Entry {
+    /// A record to be written.
+    Told(Box<Told>),
+    /// Somebody waits until what came before is written: dropped then.
+    Mark(SyncSender<()>),
 }
 
 impl AccessLog {
-    /// Opens the log, and counts what it drops in `metrics`.
+    /// Opens the log, and counts what it drops in `metrics`. Where stdout is another program's
+    /// (`stdout_is_ours` is false), JSON goes to stderr too.
     ///
     /// # Errors
     /// The thread that writes cannot be started.
-    pub fn new(format: AccessLogFormat, metrics: &Metrics) -> io::Result<Self> {
+    pub fn new(
+        format: AccessLogFormat,
+        metrics: &Metrics,
+        stdout_is_ours: bool,
+    ) -> io::Result<Self> {
         let sink: Box<dyn Write + Send> = match format {
-            AccessLogFormat::Text => Box::new(io::stderr()),
-            AccessLogFormat::Off | AccessLogFormat::Json => Box::new(io::stdout()),
+            AccessLogFormat::Json if stdout_is_ours => Box::new(io::stdout()),
+            _ => Box::new(io::stderr()),
         };
         Self::to(format, metrics, sink)
     }
@@ -71,21 +85,13 @@ impl AccessLog {
             AccessLogFormat::Json => line::json,
         };
         let (queue, records) = sync_channel(ACCESS_LOG_QUEUE);
-        let (end, ended) = sync_channel(0);
         let lost = Arc::clone(&dropped);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || {
-                write_all(&records, render, sink, &lost);
-                drop(end);
-            })?;
-        let ended = parking_lot::Mutex::new(ended);
+            .spawn(move || write_all(&records, render, sink, &lost))?;
         Ok(Self {
             dropped,
-            writer: Some(Writer {
-                queue: Some(queue),
-                ended,
-            }),
+            writer: Some(Writer { queue }),
         })
     }
 
@@ -97,50 +103,61 @@ impl AccessLog {
 
     /// Hands a record over, if the log is on. Never waits.
     pub fn record(&self, told: Box<Told>) {
-        let Some(queue) = self
-            .writer
-            .as_ref()
-            .and_then(|writer| writer.queue.as_ref())
-        else {
+        let Some(writer) = &self.writer else {
             return;
         };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(told) {
+        if writer.queue.try_send(Entry::Told(told)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
-}
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        let Some(writer) = &mut self.writer else {
+    /// Waits until what was handed over is written, for at most [`ACCESS_LOG_FLUSH`]. Blocks.
+    pub fn finish(&self) {
+        let Some(writer) = &self.writer else {
             return;
         };
-        drop(writer.queue.take());
-        match writer.ended.lock().recv_timeout(ACCESS_LOG_FLUSH) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!("the access log could not be written out in time");
+        let until = Instant::now() + ACCESS_LOG_FLUSH;
+        let (mark, written) = sync_channel(0);
+        let mut entry = Entry::Mark(mark);
+        // A full queue: the writer makes room, or its reader has stalled.
+        while let Err(TrySendError::Full(unsent)) = writer.queue.try_send(entry) {
+            if Instant::now() >= until {
+                return;
             }
+            entry = unsent;
+            thread::sleep(ROOM);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if written.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the access log could not be written out in time");
         }
     }
 }
 
 /// Writes records until all senders are gone and the queue is empty.
 fn write_all(
-    records: &Receiver<Box<Told>>,
+    records: &Receiver<Entry>,
     render: fn(&Told, &mut String),
     mut sink: Box<dyn Write + Send>,
     lost: &AtomicU64,
 ) {
     let mut batch = String::new();
     while let Ok(first) = records.recv() {
+        let mut next = Some(first);
+        let mut marks = Vec::new();
+        let mut count = 0;
         batch.clear();
-        render(&first, &mut batch);
-        let mut count = 1;
-        while batch.len() < BATCH_BYTES {
-            let Ok(next) = records.try_recv() else { break };
-            render(&next, &mut batch);
-            count += 1;
+        while let Some(entry) = next {
+            match entry {
+                Entry::Told(told) => {
+                    render(&told, &mut batch);
+                    count += 1;
+                }
+                Entry::Mark(mark) => marks.push(mark),
+            }
+            next = (batch.len() < BATCH_BYTES)
+                .then(|| records.try_recv().ok())
+                .flatten();
         }
         // Whoever reads the log may be gone; the proxy goes on without it.
         if sink
@@ -150,6 +167,7 @@ fn write_all(
         {
             lost.fetch_add(count, Relaxed);
         }
+        drop(marks);
     }
 }
 

@@ -77,6 +77,50 @@ async fn input_and_output_are_the_commands_own() {
 }
 
 #[tokio::test]
+async fn what_its_sidecar_tells_is_told_on_stderr_to_the_last_line() {
+    let app = App::echo().await;
+    let mesh = Mesh::of(app.address, "http").await;
+    let endpoint = (mesh.server.inbound(), Some(spiffe_id("shop", "orders")));
+    let job = Sidecar::builder("job")
+        .resources(&service("orders", "http", &[endpoint]))
+        .set("telemetry.accessLog", "json")
+        .write(&mesh.pki);
+    // It ends while its last request is hardly recorded.
+    let script = "for n in 1 2 3; do curl --silent --show-error --fail --max-time 5 \
+        --header 'host: orders.shop' http://$SELVAGE_OUTBOUND_LISTENER/$n; done";
+    let output = output(job.beside(&[], &["sh", "-c", script])).await;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("access"));
+    let said = said(&output);
+    for path in ["/1", "/2", "/3"] {
+        let told = format!("\"path\":\"{path}\"");
+        assert_eq!(said.matches(&told).count(), 1, "{path}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_meant_for_one_of_the_two_is_left_to_it() {
+    let (_pki, sidecar) = alone();
+    let run = |traces: Option<&str>| {
+        let script = "echo $OTEL_EXPORTER_OTLP_COMPRESSION ${NOTIFY_SOCKET-nobody}";
+        let mut command = sidecar.beside(&[], &["sh", "-c", script]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+        command.env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
+        command.env("NOTIFY_SOCKET", "/nobody/listens");
+        if let Some(traces) = traces {
+            command.env("SELVAGE_TELEMETRY_TRACES", traces);
+        }
+        output(command)
+    };
+    let refused = run(None).await;
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(said(&refused).contains("OTEL_EXPORTER_OTLP_COMPRESSION"));
+    let ran = run(Some("off")).await;
+    assert_eq!(ran.status.code(), Some(0), "{}", said(&ran));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "gzip nobody\n");
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_run_is_said_as_shells_say_it() {
     let (_pki, sidecar) = alone();
     let plain = sidecar.folder.path().join("no-program");

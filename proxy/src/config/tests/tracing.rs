@@ -31,6 +31,15 @@ fn tracing_is_on_where_it_is_asked_for() {
 }
 
 #[test]
+fn variables_that_are_anothers_are_not_read() {
+    let strange = ("OTEL_PROPAGATORS", "xray");
+    assert!(tracing(&[ON, strange]).is_err());
+    let off = tracing(&[ON, strange, ("SELVAGE_TELEMETRY_TRACES", "off")]);
+    assert_eq!(off, Ok(None));
+    assert!(tracing(&[("SELVAGE_TELEMETRY_TRACES", "none")]).is_err());
+}
+
+#[test]
 fn the_defaults_are_those_of_opentelemetry() {
     let tracing = tracing(&[ON]).expect("it is good").expect("it is on");
     assert_eq!(tracing.endpoint, "http://localhost:4318/v1/traces");

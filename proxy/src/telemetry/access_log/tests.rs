@@ -63,7 +63,7 @@ fn written(format: AccessLogFormat, records: Vec<Told>) -> String {
     for record in records {
         log.record(shortened(record));
     }
-    drop(log);
+    log.finish();
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 0);
     String::from_utf8(receiver.try_iter().flatten().collect()).expect("UTF-8")
 }
@@ -160,7 +160,7 @@ fn what_json_lacks_is_left_out() {
 #[test]
 fn off_takes_nothing_and_drops_nothing() {
     let metrics = Metrics::new(1);
-    let log = AccessLog::new(AccessLogFormat::Off, &metrics).expect("no thread is needed");
+    let log = AccessLog::new(AccessLogFormat::Off, &metrics, true).expect("no thread is needed");
     assert!(!log.is_on());
     log.record(Box::new(Told::new(
         Direction::Inbound,
@@ -214,6 +214,7 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
     let text = String::from_utf8(metrics.encode()).expect("UTF-8");
     assert!(text.contains("\nselvage_access_log_dropped_total 5\n"));
     drop(go);
+    log.finish();
     drop(log);
     assert_eq!(
         lines.iter().sum::<usize>(),
@@ -244,6 +245,6 @@ fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
             SystemTime::UNIX_EPOCH,
         )));
     }
-    drop(log);
+    log.finish();
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 3);
 }
