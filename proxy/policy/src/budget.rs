@@ -15,10 +15,9 @@
 
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::ring::Ring;
 use crate::snapshot::BudgetPolicy;
+use crate::sync::Mutex;
 
 /// Slices in an interval.
 const SLICES: u32 = 10;

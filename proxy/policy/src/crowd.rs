@@ -13,13 +13,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::marks::Marks;
 use crate::since;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const NEVER: u64 = u64::MAX;
 

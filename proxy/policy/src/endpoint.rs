@@ -6,10 +6,7 @@
 //! only when something failed or probes. It knows no connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::breaker::{
     Breaker, BreakerState, GENERATIONS, Observation, Record, State, Ticket, Transition,
@@ -18,6 +15,8 @@ use crate::crowd::{Crowd, Listing, Place};
 use crate::ewma::PeakEwma;
 use crate::since;
 use crate::snapshot::{BreakerPolicy, EndpointKey};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 mod in_flight;
 

@@ -10,10 +10,10 @@
 //! so that an endpoint that is not called becomes attractive again and is not
 //! judged by one old sample for ever.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::since;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Of the average, in milliseconds.
 const DECAY: f32 = 10_000.0;

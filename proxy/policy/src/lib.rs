@@ -73,5 +73,6 @@ pub mod flag;
 mod marks;
 mod ring;
 mod since;
+mod sync;
 #[cfg(test)]
 mod testing;

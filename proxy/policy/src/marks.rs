@@ -2,7 +2,7 @@
 //! of them are 157 words, so that going over all costs next to nothing.
 //! It knows nothing of what it marks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const WORD: usize = u64::BITS as usize;
 

@@ -6,10 +6,10 @@
 //! a slot of an earlier turn and counting in it are one step. It knows nothing
 //! of what it counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::since;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts events in slices of equal width.
 #[derive(Debug)]

@@ -7,11 +7,11 @@
 //! held to the end of the response body, by a guard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::budget::Budget;
 use crate::snapshot::{BudgetPolicy, Limits, ServiceName};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// What is known of one service beside the Snapshot.
 #[derive(Debug)]

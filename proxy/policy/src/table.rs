@@ -11,13 +11,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::crowd::Crowd;
 use crate::endpoint::EndpointState;
 use crate::rotation::Rotation;
 use crate::service::ServiceState;
 use crate::snapshot::{EndpointKey, Service, ServiceName, ServicePort, Snapshot};
+use crate::sync::Mutex;
 
 /// Every live state, keyed beside the Snapshot.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! What a Closed breaker counts, beside the machine: a success is counted here
 //! without the machine's lock. It knows the two rules, and no states.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Reason;
 use crate::ring::Ring;
 use crate::snapshot::{BreakerPolicy, SuccessRate};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Slices of the window.
 const SLICES: u32 = 10;

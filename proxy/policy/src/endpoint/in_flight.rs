@@ -2,13 +2,13 @@
 //! no lock where a success meets a closed breaker. It knows no connections.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{EndpointState, Standing};
 use crate::breaker::{Observation, PROBE_DECIDES_WITHIN, Ticket, Transition};
 use crate::classify::{Class, Outcome, TransportFailure, classify};
 use crate::snapshot::BreakerPolicy;
+use crate::sync::atomic::Ordering;
 
 /// What one try ended in.
 #[derive(Debug, Clone, Copy)]
