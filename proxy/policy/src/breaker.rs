@@ -177,7 +177,7 @@ impl Breaker {
             }
             State::Closed => {
                 if class == Class::Success {
-                    record.success(now);
+                    record.success(policy.success_rate, now);
                 }
                 None
             }

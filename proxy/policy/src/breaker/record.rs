@@ -31,8 +31,13 @@ impl Record {
         }
     }
 
-    /// Counts a success: one atomic, and a second after failures.
-    pub fn success(&self, now: Instant) {
+    /// Counts a success: one atomic, and a second after failures. In the
+    /// window of `rule` from the first one on: what succeeded before anything
+    /// failed counts too.
+    pub fn success(&self, rule: Option<SuccessRate>, now: Instant) {
+        if let Some(rule) = rule {
+            self.successes.set_width(rule.window / SLICES);
+        }
         self.successes.add(now);
         if self.consecutive.load(Ordering::Relaxed) != 0 {
             self.consecutive.store(0, Ordering::Relaxed);
@@ -41,6 +46,7 @@ impl Record {
 
     pub(super) fn failure(&self, hard: bool, rule: Option<SuccessRate>, now: Instant) {
         if let Some(rule) = rule {
+            // Both, since they are summed together after this.
             self.successes.set_width(rule.window / SLICES);
             self.failures.set_width(rule.window / SLICES);
         }

@@ -138,6 +138,19 @@ fn the_window_forgets() {
 }
 
 #[test]
+fn what_succeeded_before_the_first_failure_counts_in_a_window_of_any_span() {
+    for window in [seconds(1), seconds(10), seconds(60)] {
+        let mut bench = Bench::new();
+        let rule = bench.policy.success_rate.as_mut().expect("a rule");
+        rule.window = window;
+        for class in [Class::Success; 96].into_iter().chain([Class::Failure; 24]) {
+            assert_eq!(bench.call(class), None, "{window:?}: 80 % hold");
+        }
+        assert!(bench.call(Class::Failure).is_some(), "{window:?}");
+    }
+}
+
+#[test]
 fn by_rate_only_where_the_others_allow() {
     let mut bench = Bench::new();
     bench.may_open = false;

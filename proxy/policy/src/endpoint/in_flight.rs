@@ -113,7 +113,7 @@ impl InFlight {
             }
             match report.class {
                 Class::Success => {
-                    self.state.record.success(now);
+                    self.state.record.success(policy.success_rate, now);
                     return None;
                 }
                 Class::Neutral => return None,
