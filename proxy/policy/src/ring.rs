@@ -35,6 +35,10 @@ fn nanos(width: Duration) -> u64 {
 }
 
 impl<const N: usize> Ring<N> {
+    /// How many slices a worker may be late. What seems farther ahead is none
+    /// of this time: it was counted by another width, or before ticks wrapped.
+    const FARTHEST_AHEAD: i32 = 4 * N as i32;
+
     pub(crate) fn new(start: Instant, width: Duration) -> Self {
         Self {
             start,
@@ -45,7 +49,11 @@ impl<const N: usize> Ring<N> {
 
     /// Changes the width of a slice. If it differs, counting begins anew.
     pub(crate) fn set_width(&self, width: Duration) {
-        if self.width.swap(nanos(width), Ordering::Relaxed) != nanos(width) {
+        let width = nanos(width);
+        // It hardly ever does, and is set with every event: looked at before it is written.
+        if self.width.load(Ordering::Relaxed) != width
+            && self.width.swap(width, Ordering::Relaxed) != width
+        {
             self.clear();
         }
     }
@@ -58,13 +66,16 @@ impl<const N: usize> Ring<N> {
 
     /// Counts one event.
     pub(crate) fn add(&self, now: Instant) {
-        let tick = self.tick(now);
+        self.add_in(self.tick(now));
+    }
+
+    fn add_in(&self, tick: u32) {
         let slot = &self.slots[tick as usize % N];
         let counted = |old: u64| {
             let (held, count) = split(old);
             // A worker whose `now` is older than a colleague's counts in the later slice.
-            let later = held.wrapping_sub(tick) as i32 > 0;
-            Some(match held == tick || later {
+            let ahead = held.wrapping_sub(tick) as i32;
+            Some(match (0..=Self::FARTHEST_AHEAD).contains(&ahead) {
                 true => join(held, count.saturating_add(1)),
                 false => join(tick, 1),
             })
@@ -79,7 +90,9 @@ impl<const N: usize> Ring<N> {
         let within = |slot: &AtomicU64| {
             let (held, count) = split(slot.load(Ordering::Relaxed));
             let age = tick.wrapping_sub(held) as i32;
-            (age < slices).then_some(u64::from(count))
+            (-Self::FARTHEST_AHEAD..slices)
+                .contains(&age)
+                .then_some(u64::from(count))
         };
         self.slots.iter().filter_map(within).sum()
     }
@@ -137,5 +150,32 @@ mod tests {
         assert_eq!(ring.sum(start, 10), 1);
         ring.set_width(seconds(2));
         assert_eq!(ring.sum(start, 10), 0);
+    }
+
+    #[test]
+    fn forgets_also_after_more_slices_than_half_a_word_counts() {
+        let start = start();
+        let ring = Ring::<10>::new(start, millis(1));
+        let month = seconds(30 * 24 * 3600);
+        ring.add(start + month);
+        assert_eq!(ring.sum(start + month, 10), 1);
+        assert_eq!(ring.sum(start + month + seconds(1), 10), 0);
+        ring.add(start);
+        assert_eq!(ring.sum(start + 2 * month, 10), 0);
+    }
+
+    #[test]
+    fn what_was_counted_by_the_width_before_does_not_stay() {
+        let start = start();
+        let ring = Ring::<10>::new(start, millis(1));
+        let hour = start + seconds(3600);
+        // As by a worker that had read the width just before it changed.
+        let late = ring.tick(hour);
+        ring.set_width(seconds(1));
+        ring.add_in(late);
+        assert_eq!(ring.sum(hour, 10), 0);
+        ring.add(hour);
+        assert_eq!(ring.sum(hour, 10), 1);
+        assert_eq!(ring.sum(hour + seconds(10), 10), 0);
     }
 }
