@@ -231,6 +231,14 @@ impl EndpointState {
 
     /// Called with the lock held, so that verdicts appear in the order of states.
     fn publish(&self, breaker: &Breaker) {
+        let packed = self.pack(breaker);
+        // Most failures change nothing, and then the crowd's lock is left alone.
+        if self.verdict.swap(packed, Ordering::AcqRel) != packed {
+            self.crowd.list(&self.place, self.listing());
+        }
+    }
+
+    fn pack(&self, breaker: &Breaker) -> u64 {
         let (kind, at) = match breaker.inside() {
             State::Closed => (verdict::CLOSED, 0),
             // Rounded up: never tried before its time.
@@ -244,11 +252,14 @@ impl EndpointState {
             } => (verdict::TAKEN, 0),
         };
         let generation = u64::from(breaker.generation());
-        let packed = (at << verdict::GENERATION_BITS | generation) << verdict::KIND_BITS | kind;
-        // Most failures change nothing, and then the crowd's lock is left alone.
-        if self.verdict.swap(packed, Ordering::AcqRel) != packed {
-            self.crowd.list(&self.place, self.listing());
-        }
+        (at << verdict::GENERATION_BITS | generation) << verdict::KIND_BITS | kind
+    }
+
+    /// Whether the verdict is what the machine says: always, where the lock is free.
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn is_published(&self) -> bool {
+        let breaker = self.breaker.lock();
+        self.verdict.load(Ordering::Acquire) == self.pack(&breaker)
     }
 
     fn millis(&self, at: Instant) -> u64 {

@@ -70,6 +70,10 @@ pub mod budget;
 // The names of what went wrong, as callers, logs and metrics see them.
 pub mod flag;
 
+// What loom's models reach beside all this.
+#[cfg(feature = "loom")]
+pub mod exposed;
+
 mod marks;
 mod ring;
 mod since;

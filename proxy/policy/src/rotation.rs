@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+#[cfg(any(test, feature = "loom"))]
+use crate::crowd::Listing;
 use crate::crowd::{Crowd, Seating};
 use crate::endpoint::EndpointState;
 use crate::snapshot::Endpoint;
@@ -108,6 +110,25 @@ impl Rotation {
     /// Whether the crowd still keeps [`Rotation::seating`] true.
     pub(crate) fn is_current(&self) -> bool {
         self.crowd.is_current(self.seating.rotation)
+    }
+
+    /// Whether what the crowd lists and counts, and the verdicts it was told of,
+    /// are what the breakers of all seats are. When nothing goes on.
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn is_true(&self) -> bool {
+        let is_true = |(seat, Seat { state, .. }): (usize, &Seat)| {
+            let listing = state.listing();
+            let waits = self
+                .crowd
+                .longest_waiting(self.seating.rotation, u64::MAX, |other| other == seat)
+                .is_some();
+            state.is_published()
+                && waits == matches!(listing, Listing::Waits { .. })
+                && self.seating.closed.has(seat) == (listing == Listing::Closed)
+        };
+        let is_out = |seat: &&Seat| seat.state.listing() != Listing::Closed;
+        let out = self.seats.iter().filter(is_out).count();
+        self.seats.iter().enumerate().all(is_true) && self.crowd.open() as usize == out
     }
 
     /// Whether all weigh the same.

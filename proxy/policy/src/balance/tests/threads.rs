@@ -4,7 +4,6 @@
 use std::thread;
 
 use super::*;
-use crate::crowd::Listing;
 
 const WORKERS: u64 = 3;
 const ROUNDS: u64 = 3_000;
@@ -40,21 +39,8 @@ fn work(rotation: &Rotation, start: Instant, seed: u64) {
 }
 
 fn check(bench: &Bench) {
-    let seating = bench.rotation.seating();
-    let waiting = |seat: usize| {
-        let crowd = bench.rotation.crowd();
-        let found = crowd.longest_waiting(seating.rotation, u64::MAX, |other| other == seat);
-        found.is_some()
-    };
-    let mut open = 0;
-    for (seat, state) in bench.states.iter().enumerate() {
-        let listing = state.listing();
-        assert_eq!(seating.closed.has(seat), listing == Listing::Closed);
-        assert_eq!(waiting(seat), matches!(listing, Listing::Waits { .. }));
-        open += u32::from(listing != Listing::Closed);
-        assert_eq!(state.pending(), 0);
-    }
-    assert_eq!(bench.rotation.crowd().open(), open);
+    assert!(bench.rotation.is_true());
+    assert!(bench.states.iter().all(|state| state.pending() == 0));
 }
 
 #[test]
