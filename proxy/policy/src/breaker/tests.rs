@@ -277,6 +277,20 @@ fn reopens_for_longer_up_to_the_limit_and_closing_forgets() {
 }
 
 #[test]
+fn chance_takes_up_to_half_of_the_backoff() {
+    let policy = BreakerPolicy::default().backoff;
+    let mut rng = seeded();
+    for (reopened, full) in [(0, 1.0), (3, 8.0), (9, 60.0), (90, 60.0)] {
+        let mut share = |_| open_for(policy, reopened, &mut rng).as_secs_f64() / full;
+        let mut shares = [0; 1000].map(&mut share);
+        shares.sort_by(f64::total_cmp);
+        let (least, middle, most) = (shares[0], shares[500], shares[999]);
+        assert!((0.5..0.51).contains(&least) && (0.99..=1.0).contains(&most));
+        assert!((0.72..0.78).contains(&middle), "evenly: {middle}");
+    }
+}
+
+#[test]
 fn connects_are_probed_each_second_at_most() {
     let mut bench = Bench::new();
     bench.policy.backoff = BackoffPolicy {

@@ -428,6 +428,24 @@ fn remembers_the_endpoints_it_tried() {
     assert_eq!(attempts.buffer_limit(), REPLAY_BYTES);
 }
 
+#[test]
+fn backoff_doubles_and_all_of_it_is_chance() {
+    let policy = BackoffPolicy {
+        base: millis(100),
+        max: millis(3_000),
+    };
+    let mut rng = seeded();
+    for (n, full) in [(0, 100), (1, 200), (4, 1_600), (5, 3_000), (70, 3_000)] {
+        let full = millis(full).as_secs_f64();
+        let mut share = |_| backoff(policy, n, &mut rng).as_secs_f64() / full;
+        let mut shares = [0; 1000].map(&mut share);
+        shares.sort_by(f64::total_cmp);
+        let (least, middle, most) = (shares[0], shares[500], shares[999]);
+        assert!(least < 0.02 && (0.98..=1.0).contains(&most), "{n}");
+        assert!((0.44..0.56).contains(&middle), "evenly: {middle}");
+    }
+}
+
 proptest! {
     #[test]
     fn backoff_stays_in_its_bounds(n in 0u32..100, seed: u64) {

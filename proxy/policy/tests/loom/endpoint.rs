@@ -209,6 +209,24 @@ fn a_connect_and_the_end_of_the_backoff_give_one_probe() {
 }
 
 #[test]
+fn a_connect_that_succeeds_just_as_it_opens_is_seen_or_not() {
+    let start = start();
+    every_order(move || {
+        let live = Arc::new(Port::new(1, start));
+        let sent = take(&live.rotation, start).expect("closed");
+        let other = Arc::clone(&live);
+        let (opened, half_opened) = at_once(
+            move || ends(sent, Class::HardFailure, true, start),
+            || other.states[0].connect_probe_succeeded(start),
+        );
+        assert!(opened.is_some());
+        let is_out = take(&live.rotation, start).is_none();
+        assert_eq!(half_opened.is_none(), is_out);
+        assert!(is_true(&live.rotation));
+    });
+}
+
+#[test]
 fn one_worker_connects() {
     let start = start();
     every_order(move || {
