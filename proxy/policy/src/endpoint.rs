@@ -108,13 +108,18 @@ impl EndpointState {
         self.load.cost_at(now) * (f64::from(self.pending()) / share + 1.0)
     }
 
+    /// Of the breaker's state, as its verdict has it.
+    fn generation(&self) -> u32 {
+        generation(self.verdict.load(Ordering::Acquire))
+    }
+
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         #[cfg(test)]
         crate::testing::looked();
         let packed = self.verdict.load(Ordering::Acquire);
         let kind = kind(packed);
         if kind == verdict::CLOSED {
-            let generation = (packed >> verdict::KIND_BITS) as u32 % GENERATIONS;
+            let generation = generation(packed);
             return Standing::Closed { generation };
         }
         let (at, now) = (moment(packed), self.millis(now));
@@ -278,6 +283,10 @@ impl Drop for EndpointState {
 
 const fn kind(packed: u64) -> u64 {
     packed & ((1 << verdict::KIND_BITS) - 1)
+}
+
+const fn generation(packed: u64) -> u32 {
+    (packed >> verdict::KIND_BITS) as u32 % GENERATIONS
 }
 
 const fn moment(packed: u64) -> u64 {

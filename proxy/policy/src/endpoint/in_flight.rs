@@ -76,12 +76,17 @@ impl InFlight {
         (self.is_probe() && !self.observed).then(|| self.started + PROBE_DECIDES_WITHIN)
     }
 
-    /// Takes the latency, at the first byte of the response. Only the first call counts.
+    /// Takes the latency, at the first byte of the response. Only the first
+    /// call counts. The endpoint's load learns it unless the breaker has
+    /// changed its state since: what hung before it opened would keep what came
+    /// back out of use for a minute.
     pub fn first_byte(&mut self, now: Instant) {
         if self.latency.is_none() {
             let latency = now.saturating_duration_since(self.started);
             self.latency = Some(latency);
-            self.state.load.sample(latency, now);
+            if self.state.generation() == self.ticket.generation {
+                self.state.load.sample(latency, now);
+            }
         }
     }
 

@@ -183,6 +183,30 @@ fn answers_to_what_was_sent_before_opening_change_nothing() {
 }
 
 #[test]
+fn what_an_answer_from_before_took_does_not_weigh_on_what_came_back() {
+    let start = start();
+    let (state, _) = endpoint(start);
+    let mut hung = state.admit(start).expect("closed");
+    break_it(&state, start);
+    let later = start + seconds(1);
+    let mut probe = state.admit_probe(later).expect("a vacant slot").0;
+    probe.first_byte(later + millis(1));
+    let closed = probe.observe(
+        &report(Class::Success),
+        &BreakerPolicy::default(),
+        later + millis(1),
+        &mut seeded(),
+    );
+    assert_eq!(closed.map(|t| t.to), Some(BreakerState::Closed));
+    drop(probe);
+    hung.first_byte(later + seconds(20));
+    assert_eq!(hung.latency(), Some(seconds(21)), "the log has it");
+    drop(hung);
+    let cost = state.cost(1.0, later + seconds(20));
+    assert!(cost <= 0.001, "what the probe took, decayed: {cost}");
+}
+
+#[test]
 fn only_the_first_observation_counts() {
     let start = start();
     let (state, _) = endpoint(start);
