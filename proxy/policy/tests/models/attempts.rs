@@ -158,6 +158,16 @@ impl Request<'_> {
         allowed && retry.attempts > 0 && (condition || by_status || by_grpc)
     }
 
+    /// Whether its policy could repeat it whatever became of it.
+    fn may_be_repeated(&self) -> bool {
+        let retry = self.policy.retry.as_ref();
+        let retry = retry.filter(|retry| match self.is_grpc {
+            true => !retry.on.grpc_statuses.is_empty(),
+            false => retry.methods.contains(&self.method),
+        });
+        retry.is_some_and(|retry| self.by_policy < retry.attempts)
+    }
+
     fn wanted(&self, ended: &Ended) -> Wanted {
         let never_arrived = self.never_arrived(&ended.outcome);
         if never_arrived && self.transparent < 2 {
@@ -268,6 +278,9 @@ proptest! {
                 let endpoint = event.index(12);
                 attempts.sent_to(endpoint);
                 request.endpoints.push(endpoint);
+                let is_left = request.may_be_repeated();
+                prop_assert_eq!(attempts.retryable(), is_left);
+                prop_assert_eq!(attempts.wants_replay(), is_left || request.transparent < 2);
                 let ended = some_end(&mut event);
                 let next = attempts.after(&ended, deadline, &budget, now, &mut rng);
                 request.accepts(next, &ended, deadline, &mut model, now)?;
