@@ -10,6 +10,9 @@
 //! HalfOpen admits one request, which decides. Every state has a generation,
 //! every try carries the one it was sent in, and what comes from another is
 //! ignored: answers to what was sent before opening neither prolong nor end it.
+//! But for the request that decided: it closes by its head, and where its body
+//! then breaks, it takes that back. Or an endpoint that breaks every body would
+//! be closed by every probe, with the shortest backoff for ever.
 //! (Ejecting for a fixed time and readmitting at full rate, the usual outlier
 //! detection, sends a broken endpoint its whole share again and again.)
 
@@ -69,7 +72,10 @@ pub struct Breaker {
 /// Each state with only what it needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
-    Closed,
+    Closed {
+        /// Re-openings before the probe that closed it, which may yet fail.
+        probed: Option<u32>,
+    },
     Open {
         until: Instant,
         /// Re-openings since it was last closed.
@@ -87,7 +93,7 @@ pub(crate) enum State {
 impl Default for Breaker {
     fn default() -> Self {
         Self {
-            state: State::Closed,
+            state: State::Closed { probed: None },
             generation: 0,
         }
     }
@@ -98,7 +104,7 @@ impl Breaker {
     #[must_use]
     pub const fn state(&self) -> BreakerState {
         match self.state {
-            State::Closed => BreakerState::Closed,
+            State::Closed { .. } => BreakerState::Closed,
             State::Open { .. } => BreakerState::Open,
             State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
@@ -115,7 +121,7 @@ impl Breaker {
     /// Admits a try: any while Closed, one while HalfOpen or once the backoff is over.
     pub fn admit(&mut self, now: Instant) -> Option<(Ticket, Option<Transition>)> {
         match self.state {
-            State::Closed => Some((self.ticket(false), None)),
+            State::Closed { .. } => Some((self.ticket(false), None)),
             State::Open {
                 until, reopened, ..
             } if until <= now => {
@@ -165,17 +171,17 @@ impl Breaker {
             could_not_connect,
         } = observation;
         if ticket.generation != self.generation {
-            return None;
+            return self.take_back(observation, policy.backoff, now, rng);
         }
         match self.state {
             State::Open { .. } => None,
-            State::Closed if class.is_failure() => {
+            State::Closed { .. } if class.is_failure() => {
                 record.failure(class == Class::HardFailure, policy.success_rate, now);
                 let by_rate = || record.by_rate(policy, now).filter(|_| may_open_by_rate());
                 let reason = record.in_a_row(policy).or_else(by_rate)?;
                 Some(self.open(reason, 0, could_not_connect, policy.backoff, now, rng))
             }
-            State::Closed => {
+            State::Closed { .. } => {
                 if class == Class::Success {
                     record.success(policy.success_rate, now);
                 }
@@ -184,7 +190,7 @@ impl Breaker {
             State::HalfOpen { reopened, .. } if ticket.probe => match class {
                 Class::Success | Class::Throttled => {
                     record.clear();
-                    Some(self.close())
+                    Some(self.close(reopened))
                 }
                 Class::Failure | Class::HardFailure => {
                     let again = reopened.saturating_add(1);
@@ -269,14 +275,41 @@ impl Breaker {
         )
     }
 
-    fn close(&mut self) -> Transition {
-        self.enter(State::Closed, Reason::ProbeSucceeded, None)
+    fn close(&mut self, reopened: u32) -> Transition {
+        let probed = Some(reopened);
+        self.enter(State::Closed { probed }, Reason::ProbeSucceeded, None)
+    }
+
+    /// Opens again where the probe that closed it fails after all.
+    fn take_back(
+        &mut self,
+        observation: Observation,
+        backoff: BackoffPolicy,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Transition> {
+        let Observation {
+            ticket,
+            class,
+            could_not_connect,
+        } = observation;
+        let decided = ticket.probe && next(ticket.generation) == self.generation;
+        match self.state {
+            State::Closed {
+                probed: Some(reopened),
+            } if decided && class.is_failure() => {
+                let again = reopened.saturating_add(1);
+                let reason = Reason::ProbeFailed;
+                Some(self.open(reason, again, could_not_connect, backoff, now, rng))
+            }
+            _ => None,
+        }
     }
 
     fn enter(&mut self, state: State, reason: Reason, open_for: Option<Duration>) -> Transition {
         let from = self.state();
         self.state = state;
-        self.generation = (self.generation + 1) % GENERATIONS;
+        self.generation = next(self.generation);
         Transition {
             from,
             to: self.state(),
@@ -284,6 +317,10 @@ impl Breaker {
             open_for,
         }
     }
+}
+
+const fn next(generation: u32) -> u32 {
+    (generation + 1) % GENERATIONS
 }
 
 /// `base`, doubled per re-opening, at most `max`; chance takes up to half of

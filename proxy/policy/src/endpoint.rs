@@ -245,7 +245,7 @@ impl EndpointState {
 
     fn pack(&self, breaker: &Breaker) -> u64 {
         let (kind, at) = match breaker.inside() {
-            State::Closed => (verdict::CLOSED, 0),
+            State::Closed { .. } => (verdict::CLOSED, 0),
             // Rounded up: never tried before its time.
             State::Open { until, .. } => (verdict::OPEN, self.millis(until) + 1),
             State::HalfOpen {

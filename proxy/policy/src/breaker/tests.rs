@@ -53,6 +53,13 @@ impl Bench {
         self.end(ticket, class, false)
     }
 
+    fn break_it_after(&mut self, failures: u32) {
+        for _ in failures..4 {
+            assert_eq!(self.call(Class::HardFailure), None);
+        }
+        assert!(self.call(Class::HardFailure).is_some(), "the fifth opens");
+    }
+
     fn break_it(&mut self, could_not_connect: bool) -> Transition {
         for _ in 0..4 {
             let ticket = self.send().expect("closed");
@@ -98,6 +105,44 @@ fn what_the_request_is_to_blame_for_does_not_open_by_the_first_rule() {
     for _ in 0..100 {
         assert_eq!(bench.call(Class::HardFailure), None);
     }
+}
+
+#[test]
+fn a_probe_that_breaks_after_its_head_takes_its_word_back() {
+    let mut bench = Bench::new();
+    bench.break_it(false);
+    for again in 1u32..=4 {
+        bench.now += seconds(60);
+        let probe = bench.send().expect("the backoff is over");
+        let closed = bench.end(probe, Class::Success, false);
+        assert_eq!(closed.map(|t| t.to), Some(BreakerState::Closed));
+        let opened = bench.end(probe, Class::HardFailure, false);
+        let opened = opened.expect("its body broke");
+        assert_eq!(opened.reason, Reason::ProbeFailed);
+        let full = seconds(1 << again);
+        let open_for = opened.open_for.expect("open");
+        assert!(
+            open_for > full / 2 && open_for <= full,
+            "{open_for:?} of {full:?}"
+        );
+    }
+}
+
+#[test]
+fn nobody_else_takes_a_probes_word_back() {
+    let mut bench = Bench::new();
+    bench.break_it(false);
+    bench.now += seconds(60);
+    let probe = bench.send().expect("the backoff is over");
+    assert!(bench.end(probe, Class::Success, false).is_some());
+    let plain = bench.send().expect("closed");
+    assert_eq!(bench.end(plain, Class::HardFailure, false), None);
+    bench.break_it_after(1);
+    assert_eq!(
+        bench.end(probe, Class::HardFailure, false),
+        None,
+        "open for another reason by now"
+    );
 }
 
 #[test]

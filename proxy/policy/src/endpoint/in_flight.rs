@@ -42,7 +42,7 @@ pub struct InFlight {
     ticket: Ticket,
     started: Instant,
     latency: Option<Duration>,
-    observed: bool,
+    observed: Option<Class>,
 }
 
 impl InFlight {
@@ -53,7 +53,7 @@ impl InFlight {
             ticket,
             started: now,
             latency: None,
-            observed: false,
+            observed: None,
         }
     }
 
@@ -73,7 +73,7 @@ impl InFlight {
     /// [`Class::HardFailure`] and lets the request itself go on.
     #[must_use]
     pub fn probe_deadline(&self) -> Option<Instant> {
-        (self.is_probe() && !self.observed).then(|| self.started + PROBE_DECIDES_WITHIN)
+        (self.is_probe() && self.observed.is_none()).then(|| self.started + PROBE_DECIDES_WITHIN)
     }
 
     /// Takes the latency, at the first byte of the response. Only the first
@@ -97,8 +97,10 @@ impl InFlight {
     }
 
     /// Learns from how the try ended: at its response headers, or later where
-    /// the class comes later (gRPC trailers). Only the first call counts.
-    /// A success in a Closed breaker takes no lock.
+    /// the class comes later (gRPC trailers). Only the first call counts; but
+    /// where a probe was well by its head and then fails, before
+    /// [`PROBE_DECIDES_WITHIN`], that counts too. A success in a Closed breaker
+    /// takes no lock.
     pub fn observe(
         &mut self,
         report: &Report,
@@ -106,9 +108,10 @@ impl InFlight {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Transition> {
-        if std::mem::replace(&mut self.observed, true) {
+        if !self.counts(report.class, now) {
             return None;
         }
+        self.observed = Some(report.class);
         if !self.is_probe() {
             let sent_in = Standing::Closed {
                 generation: self.ticket.generation,
@@ -141,12 +144,22 @@ impl InFlight {
         self.state
             .observe(observation, self.latency, policy, now, rng)
     }
+
+    fn counts(&self, class: Class, now: Instant) -> bool {
+        match self.observed {
+            None => true,
+            Some(Class::Success | Class::Throttled) if self.is_probe() => {
+                class.is_failure() && now < self.started + PROBE_DECIDES_WITHIN
+            }
+            Some(_) => false,
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.state.pending.fetch_sub(1, Ordering::Relaxed);
-        if self.is_probe() && !self.observed {
+        if self.is_probe() && self.observed.is_none() {
             // Without a clock here: vacant since it was taken, which only makes the next probe sooner.
             self.state.release(self.ticket, self.started);
         }

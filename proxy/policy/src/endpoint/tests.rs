@@ -88,6 +88,28 @@ fn the_verdict_follows_the_machine() {
 }
 
 #[test]
+fn a_probe_whose_body_breaks_opens_again_while_it_is_young() {
+    for (after, expected) in [(4_999, BreakerState::Open), (5_000, BreakerState::Closed)] {
+        let start = start();
+        let (state, crowd) = endpoint(start);
+        break_it(&state, start);
+        let later = start + seconds(2);
+        let mut probe = state.admit_probe(later).expect("a vacant slot").0;
+        let policy = BreakerPolicy::default();
+        let head = probe.observe(&report(Class::Success), &policy, later, &mut seeded());
+        assert_eq!(head.map(|t| t.to), Some(BreakerState::Closed));
+        let end = later + millis(after);
+        let broken = report(Class::HardFailure);
+        for _ in 0..2 {
+            let _ = probe.observe(&broken, &policy, end, &mut seeded());
+            assert_eq!(state.state(end), expected, "{after} ms");
+        }
+        let open = u32::from(expected == BreakerState::Open);
+        assert_eq!(crowd.open(), open, "counted once");
+    }
+}
+
+#[test]
 fn never_tried_before_its_time() {
     let start = start();
     let (state, _) = endpoint(start);
