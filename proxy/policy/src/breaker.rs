@@ -80,8 +80,10 @@ pub(crate) enum State {
         until: Instant,
         /// Re-openings since it was last closed.
         reopened: u32,
-        /// When the proxy may connect to see whether it can; only after connect failures.
+        /// When the proxy may connect to see whether it can; only after hard failures.
         connect_at: Option<Instant>,
+        /// Whether it was found that this proxy cannot: then a connect that succeeds says that this is over.
+        unreachable: bool,
     },
     HalfOpen {
         reopened: u32,
@@ -165,11 +167,7 @@ impl Breaker {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Transition> {
-        let Observation {
-            ticket,
-            class,
-            could_not_connect,
-        } = observation;
+        let Observation { ticket, class, .. } = observation;
         if ticket.generation != self.generation {
             return self.take_back(observation, policy.backoff, now, rng);
         }
@@ -179,7 +177,7 @@ impl Breaker {
                 record.failure(class == Class::HardFailure, policy.success_rate, now);
                 let by_rate = || record.by_rate(policy, now).filter(|_| may_open_by_rate());
                 let reason = record.in_a_row(policy).or_else(by_rate)?;
-                Some(self.open(reason, 0, could_not_connect, policy.backoff, now, rng))
+                Some(self.open(reason, 0, observation, policy.backoff, now, rng))
             }
             State::Closed { .. } => {
                 if class == Class::Success {
@@ -195,7 +193,7 @@ impl Breaker {
                 Class::Failure | Class::HardFailure => {
                     let again = reopened.saturating_add(1);
                     let reason = Reason::ProbeFailed;
-                    Some(self.open(reason, again, could_not_connect, policy.backoff, now, rng))
+                    Some(self.open(reason, again, observation, policy.backoff, now, rng))
                 }
                 Class::Neutral => {
                     self.release(ticket, now);
@@ -222,15 +220,32 @@ impl Breaker {
         }
     }
 
-    /// A bare connect succeeded: what opened by connect failures is HalfOpen at once.
+    /// A bare connect succeeded: what was unreachable is HalfOpen at once. What
+    /// never was is broken otherwise, and is not connected to again.
     pub fn connect_probe_succeeded(&mut self, now: Instant) -> Option<Transition> {
-        match self.state {
+        match &mut self.state {
             State::Open {
                 reopened,
-                connect_at: Some(_),
+                unreachable: true,
                 ..
-            } => Some(self.half_open(Reason::ConnectProbeSucceeded, reopened, Some(now))),
+            } => {
+                let reopened = *reopened;
+                Some(self.half_open(Reason::ConnectProbeSucceeded, reopened, Some(now)))
+            }
+            State::Open { connect_at, .. } => {
+                *connect_at = None;
+                None
+            }
             _ => None,
+        }
+    }
+
+    /// A bare connect failed. Requests may have run out of time on connections
+    /// that a partition left standing, or were reset when it was restarted:
+    /// from here on it is known to be unreachable.
+    pub const fn connect_probe_failed(&mut self) {
+        if let State::Open { unreachable, .. } = &mut self.state {
+            *unreachable = true;
         }
     }
 
@@ -249,17 +264,18 @@ impl Breaker {
         &mut self,
         reason: Reason,
         reopened: u32,
-        could_not_connect: bool,
+        by: Observation,
         backoff: BackoffPolicy,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Transition {
         let open_for = open_for(backoff, reopened, rng);
-        let connect_at = could_not_connect.then(|| now + CONNECT_PROBE_EVERY);
+        let hard = by.class == Class::HardFailure;
         let state = State::Open {
             until: now + open_for,
             reopened,
-            connect_at,
+            connect_at: hard.then(|| now + CONNECT_PROBE_EVERY),
+            unreachable: by.could_not_connect,
         };
         self.enter(state, reason, Some(open_for))
     }
@@ -288,11 +304,7 @@ impl Breaker {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Transition> {
-        let Observation {
-            ticket,
-            class,
-            could_not_connect,
-        } = observation;
+        let Observation { ticket, class, .. } = observation;
         let decided = ticket.probe && next(ticket.generation) == self.generation;
         match self.state {
             State::Closed {
@@ -300,7 +312,7 @@ impl Breaker {
             } if decided && class.is_failure() => {
                 let again = reopened.saturating_add(1);
                 let reason = Reason::ProbeFailed;
-                Some(self.open(reason, again, could_not_connect, backoff, now, rng))
+                Some(self.open(reason, again, observation, backoff, now, rng))
             }
             _ => None,
         }

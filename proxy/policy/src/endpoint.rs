@@ -175,6 +175,11 @@ impl EndpointState {
         transition
     }
 
+    /// Reports that such a connect failed.
+    pub fn connect_probe_failed(&self) {
+        self.breaker.lock().connect_probe_failed();
+    }
+
     fn observe(
         &self,
         observation: Observation,

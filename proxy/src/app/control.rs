@@ -263,7 +263,7 @@ fn show_events(shared: &Shared) -> Value {
     )
 }
 
-/// Once a second: endpoints that could not be connected to are tried, so that
+/// Once a second: endpoints that cannot be connected to are tried, so that
 /// a healed partition is used within seconds. At each swap: what the mesh says
 /// of us.
 pub(super) fn housekeeping(shared: &Arc<Shared>, cell: usize) {
@@ -276,6 +276,7 @@ pub(super) fn housekeeping(shared: &Arc<Shared>, cell: usize) {
                 tokio::spawn(async move {
                     let connecting = TcpStream::connect(state.key().address);
                     let Ok(Ok(_)) = tokio::time::timeout(CHORES, connecting).await else {
+                        state.connect_probe_failed();
                         return;
                     };
                     if let Some(transition) = state.connect_probe_succeeded(Instant::now()) {

@@ -374,11 +374,41 @@ fn connects_are_probed_each_second_at_most() {
 }
 
 #[test]
-fn what_did_not_open_by_connecting_is_not_probed_by_connecting() {
+fn what_can_be_connected_to_waits_for_its_backoff() {
     let mut bench = Bench::new();
+    bench.policy.backoff.base = seconds(40);
     bench.break_it(false);
-    assert!(!bench.breaker.wants_connect_probe(bench.now + millis(400)));
+    assert!(bench.breaker.wants_connect_probe(bench.now + seconds(1)));
     assert_eq!(bench.breaker.connect_probe_succeeded(bench.now), None);
+    assert!(!bench.breaker.wants_connect_probe(bench.now + seconds(9)));
+    assert_eq!(bench.breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn what_opened_otherwise_and_is_unreachable_is_half_open_once_it_is_reached() {
+    let mut bench = Bench::new();
+    bench.policy.backoff.base = seconds(40);
+    bench.break_it(false);
+    for second in 1..5 {
+        let now = bench.now + seconds(second);
+        assert!(bench.breaker.wants_connect_probe(now), "after {second} s");
+        bench.breaker.connect_probe_failed();
+    }
+    let reached = bench.breaker.connect_probe_succeeded(bench.now + seconds(5));
+    let reached = reached.expect("the partition healed");
+    assert_eq!(reached.reason, Reason::ConnectProbeSucceeded);
+    assert!(bench.send().is_some_and(Ticket::is_probe));
+}
+
+#[test]
+fn what_only_fails_requests_is_not_connected_to() {
+    let mut bench = Bench::new();
+    bench.policy.backoff.base = seconds(40);
+    for _ in 0..19 {
+        assert_eq!(bench.call(Class::Failure), None);
+    }
+    assert!(bench.call(Class::Failure).is_some(), "by its success rate");
+    assert!(!bench.breaker.wants_connect_probe(bench.now + seconds(2)));
 }
 
 #[derive(Debug, Clone)]

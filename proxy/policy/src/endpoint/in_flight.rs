@@ -63,6 +63,14 @@ impl InFlight {
         &self.state
     }
 
+    /// The generation of the breaker that it was sent in. A connection made in
+    /// another one has seen the endpoint out of rotation, and may be dead
+    /// without knowing.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.ticket.generation
+    }
+
     /// Whether it decides a HalfOpen breaker.
     #[must_use]
     pub const fn is_probe(&self) -> bool {
