@@ -282,11 +282,23 @@ async fn connect(
         leased = limits.within(pin!(destination.lease(index, *way))).await;
     }
     leased
-        .map_err(Failure::TimedOut)?
+        .map_err(unconnected)?
         .map_err(|error| match error.failure() {
             Some(failure) => Failure::Upstream(failure, error.to_string()),
             None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
         })
+}
+
+/// No connection within the limits of the try. Where only the try is over,
+/// nothing was sent, and it is the same as if `timeouts.connect` had run out.
+fn unconnected(expired: Expired) -> Failure {
+    match expired {
+        Expired::Try => {
+            let reason = "no connection before timeouts.backendRequest ran out".to_owned();
+            Failure::Upstream(TransportFailure::Connect, reason)
+        }
+        Expired::Deadline | Expired::Idle => Failure::TimedOut(expired),
+    }
 }
 
 /// Judges a response by its head; a gRPC response also by its trailers, where
