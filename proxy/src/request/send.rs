@@ -135,6 +135,7 @@ pub(super) async fn attempt(
         now,
     );
     let sent = {
+        destination.pools[index].renew(in_flight.generation());
         let sending = pin!(send(destination, outgoing, index, &limits));
         probing(worker, destination, &mut in_flight, sending).await
     };

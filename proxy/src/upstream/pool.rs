@@ -80,6 +80,8 @@ pub struct Pool {
     http1_only: Cell<Option<Instant>>,
     /// How long a connection may be unused; `None`: for ever.
     idle: Cell<Option<Duration>>,
+    /// The breaker's, in which the connections were used last.
+    generation: Cell<u32>,
 }
 
 impl fmt::Debug for Pool {
@@ -170,6 +172,7 @@ impl Pool {
             connecting: RefCell::default(),
             http1_only: Cell::new(None),
             idle: Cell::new(None),
+            generation: Cell::new(0),
         })
     }
 
@@ -188,6 +191,16 @@ impl Pool {
             self.worker,
         )
         .await
+    }
+
+    /// Begins with new connections where the breaker changed its state since
+    /// they were used: a partition leaves connections standing that are dead
+    /// for as long again as it lasted. What is in flight goes on to its end.
+    pub fn renew(&self, generation: u32) {
+        if self.generation.replace(generation) != generation {
+            self.http1.borrow_mut().clear();
+            self.http2.borrow_mut().clear();
+        }
     }
 
     /// An HTTP/1 connection that served before and is free.
