@@ -13,11 +13,12 @@ use std::net::SocketAddr;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use rustix::process::Signal;
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
+use selvage_policy::traces::TracesInFlight;
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -344,6 +345,7 @@ fn shared(
         metrics: told.metrics,
         access_log: told.access_log,
         spans: told.spans,
+        traces: TracesInFlight::new(fastrand::u64(..), Instant::now()),
         journal: Journal::default(),
         handshakes: tokio::sync::Semaphore::new(limits.handshakes),
         own: OnceLock::new(),

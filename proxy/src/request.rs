@@ -3,12 +3,14 @@
 //! the way, and `exchange` is the loop of tries they share.
 
 mod answer;
+mod crossing;
 mod downstream;
 mod limits;
 mod outgoing;
 mod record;
 mod send;
 mod told;
+mod tries;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -17,10 +19,10 @@ use http::uri::Authority;
 use http::{Request, Response};
 use selvage_policy::authorize::{Caller, Operated};
 use selvage_policy::classify::Outcome;
-use selvage_policy::deadline;
 use selvage_policy::flag::Flag;
 use selvage_policy::path;
 use selvage_policy::retry::{Attempts, Next};
+use selvage_policy::said::Said;
 use selvage_policy::snapshot::Protocol;
 
 use self::answer::{answer, refuse};
@@ -74,7 +76,8 @@ fn begin(
     record: &mut Record,
 ) -> Result<Box<Outgoing>, ProxyError> {
     let limits = worker.shared.settings.head;
-    let asked_deadline = deadline_headers(&request);
+    let said = Said::read(request.headers());
+    said.ignored().for_each(|field| worker.ignores(field));
     let asked = head::sanitize(&mut request, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
     record.traces(request.headers_mut());
     match &downstream.side {
@@ -87,7 +90,8 @@ fn begin(
             }
         }
     }
-    Ok(Box::new(Outgoing::new(request, asked, asked_deadline)))
+    let deadline = record.crosses(&said, request.headers());
+    Ok(Box::new(Outgoing::new(request, asked, deadline)))
 }
 
 /// From the application to a service, or from another sidecar to the application.
@@ -178,26 +182,27 @@ async fn exchange(
     let kept = worker.shared.settings.replay_bytes;
     outgoing.bounded_by(policy, &attempts, kept, now);
     let outgoing = &*outgoing;
+    outgoing.is_in_time(now)?; // 504
     let limit = outgoing.deadline.0;
     record.sends(outgoing);
     destination.live.budget().request(now);
     let mut failed = None;
     loop {
-        let mut tried = attempt(worker, destination, &mut attempts, outgoing)
+        let mut tried = attempt(worker, destination, &mut attempts, outgoing, record)
             .await
             .map_err(|nobody| failed.take().unwrap_or(nobody))?; // 503
         if outgoing.body.is_broken() && tried.answered.is_none() {
             tried.outcome = Outcome::Cancelled;
             tried.error = ProxyError::new(Flag::BadRequest, "the caller broke off its request");
         }
-        record.tried(destination, &mut tried, attempts.tries());
+        record.tried(destination, &mut tried);
         let now = clock::recent().into_std();
         let budget = destination.live.budget();
         let next =
             worker.with_rng(|rng| attempts.after(&tried.ended(outgoing), limit, budget, now, rng));
         match next {
             Next::Return(why) => {
-                record.returns(destination, why);
+                record.returns(destination, why, &tried);
                 outgoing.body.release();
                 return answer(worker, destination, tried, outgoing, record);
             }
@@ -248,18 +253,4 @@ fn canonicalize(request: &mut Request<Received>, strict: bool) -> Result<(), Pro
             http::Uri::from_parts(parts).map_err(|_| bad("malformed target".to_owned()))?;
     }
     Ok(())
-}
-
-/// The headers a deadline is read from, before they are taken off.
-fn deadline_headers(request: &Request<Received>) -> http::HeaderMap {
-    let mut kept = http::HeaderMap::new();
-    // One pass: a lookup for each costs more, and most requests have neither.
-    for (name, value) in request.headers() {
-        if (*name == deadline::GRPC_TIMEOUT || *name == deadline::DEADLINE_MS)
-            && !kept.contains_key(name)
-        {
-            kept.insert(name, value.clone());
-        }
-    }
-    kept
 }

@@ -18,6 +18,7 @@ use selvage_policy::authority::{self, InvalidAuthority};
 use selvage_policy::authorize::AuthorizationPolicy;
 use selvage_policy::breaker::Transition;
 use selvage_policy::flag::Flag;
+use selvage_policy::said::Ignored;
 use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName};
 use selvage_policy::table::{LivePort, LiveService};
 
@@ -435,6 +436,11 @@ impl Worker {
                 .authorization(&self.own_label, decision, &name)
         });
         counter.inc(self.index);
+    }
+
+    /// Counts a field that said nonsense.
+    pub fn ignores(&self, field: Ignored) {
+        self.shared.metrics.header_ignored(self.index, field);
     }
 
     /// Counts, logs and keeps a breaker's transition.

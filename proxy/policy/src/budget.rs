@@ -90,6 +90,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::Barrier;
 
     use proptest::prelude::*;
 
@@ -132,6 +133,65 @@ mod tests {
         assert!(!budget.try_spend(start));
         budget.set_policy(BudgetPolicy::default());
         assert!(budget.try_spend(start), "what was counted stays");
+    }
+
+    #[test]
+    fn workers_together_stay_within_the_share_of_any_interval() {
+        const WORKERS: usize = 4;
+        const TICKS: usize = 300;
+        let start = start();
+        let tick = millis(100);
+        let budget = Budget::new(BudgetPolicy::default(), start);
+        let together = Barrier::new(WORKERS);
+        let worker = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut now = start;
+            let mut counts = Vec::with_capacity(TICKS);
+            for _ in 0..TICKS {
+                together.wait();
+                let (mut requests, mut retries) = (0, 0);
+                // Calm and bursts: whoever asks more often than it may is refused.
+                for _ in 0..rng.u64(0..20) {
+                    budget.request(now);
+                    requests += 1;
+                    retries += (0..3).filter(|_| budget.try_spend(now)).count();
+                }
+                counts.push((requests, retries));
+                now += tick;
+            }
+            counts
+        };
+        let counts = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|seed| scope.spawn(move || worker(seed as u64)))
+                .collect();
+            let counted = workers.into_iter().map(|worker| worker.join());
+            let counted: Vec<_> = counted.map(|counts| counts.expect("no panic")).collect();
+            (0..TICKS)
+                .map(|tick| {
+                    let of = counted
+                        .iter()
+                        .map(|counts: &Vec<(usize, usize)>| counts[tick]);
+                    of.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+                })
+                .collect::<Vec<_>>()
+        });
+        for (end, window) in counts.windows(100).enumerate() {
+            let (requests, retries) = (window.iter()).fold((0, 0), |(requests, retries), one| {
+                (requests + one.0, retries + one.1)
+            });
+            assert!(
+                retries * 100 <= requests * 20 + 1000,
+                "{end}: {retries} of {requests}"
+            );
+        }
+        let (requests, retries) = counts[..100]
+            .iter()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        assert!(
+            retries * 100 >= requests * 15,
+            "what may be spent is spent: {retries} of {requests}"
+        );
     }
 
     #[derive(Debug, Clone)]

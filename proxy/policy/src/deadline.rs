@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::snapshot::Timeouts;
 
@@ -18,6 +18,8 @@ pub const DEADLINE_MS: HeaderName = HeaderName::from_static("x-selvage-deadline-
 /// A number in either header has at most this many digits (gRPC over HTTP/2, `TimeoutValue`).
 const DIGITS: usize = 8;
 const LARGEST: u128 = 99_999_999;
+/// At most this much a deadline loses at a hop, of those that anybody waits for.
+pub const ROUNDING: Duration = Duration::from_millis(1);
 
 /// Whose deadline it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,22 +31,27 @@ pub enum DeadlineOwner {
 }
 
 /// The instant by which the whole exchange must end, and whose limit it is.
-/// `None`: no limit. A header that does not parse is as if it were not there.
+/// `None`: no limit. `asked`: when the caller stops waiting, by its own word or
+/// by that of its trace.
 #[must_use]
 pub fn deadline(
     timeouts: &Timeouts,
-    headers: &HeaderMap,
+    asked: Option<Instant>,
     now: Instant,
 ) -> (Option<Instant>, DeadlineOwner) {
-    let grpc = headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout);
-    let own = headers.get(DEADLINE_MS).and_then(parse_deadline_ms);
-    let asked = [grpc, own].into_iter().flatten().min();
-    let (limit, owner) = match (timeouts.request, asked) {
+    let route = timeouts.request.and_then(|limit| now.checked_add(limit));
+    match (route, asked) {
         (Some(route), Some(asked)) if asked < route => (Some(asked), DeadlineOwner::Caller),
         (None, Some(asked)) => (Some(asked), DeadlineOwner::Caller),
         (route, _) => (route, DeadlineOwner::Route),
-    };
-    (limit.and_then(|limit| now.checked_add(limit)), owner)
+    }
+}
+
+/// Whether a `timeout` that the next hop says now is of the deadline it was
+/// given. That one is earlier than `deadline`, by what [`ROUNDING`] took off.
+#[must_use]
+pub fn is_as_good_as_over(deadline: Option<Instant>, now: Instant) -> bool {
+    deadline.is_some_and(|deadline| deadline.saturating_duration_since(now) <= ROUNDING)
 }
 
 /// What is left until `deadline`; `None` once it has passed.
@@ -151,38 +158,44 @@ mod tests {
     fn the_shorter_limit_wins() {
         use DeadlineOwner::{Caller, Route};
         let now = start();
-        type Fields<'a> = &'a [(HeaderName, &'static str)];
-        let table: [(Option<u64>, Fields<'_>, _, _); 8] = [
-            (None, &[], None, Route),
-            (Some(500), &[], Some(500), Route),
-            (None, &[(GRPC_TIMEOUT, "100m")], Some(100), Caller),
-            (Some(500), &[(GRPC_TIMEOUT, "100m")], Some(100), Caller),
-            (Some(500), &[(GRPC_TIMEOUT, "1S")], Some(500), Route),
-            (
-                Some(500),
-                &[(DEADLINE_MS, "70"), (GRPC_TIMEOUT, "1S")],
-                Some(70),
-                Caller,
-            ),
-            (Some(500), &[(DEADLINE_MS, "soon")], Some(500), Route),
-            (Some(500), &[(DEADLINE_MS, "0")], Some(0), Caller),
+        let table = [
+            (None, None, None, Route),
+            (Some(500), None, Some(500), Route),
+            (None, Some(100), Some(100), Caller),
+            (Some(500), Some(100), Some(100), Caller),
+            (Some(500), Some(500), Some(500), Route),
+            (Some(500), Some(1000), Some(500), Route),
+            (Some(500), Some(0), Some(0), Caller),
         ];
-        for (route, fields, expected, owner) in table {
+        for (route, asked, expected, owner) in table {
             let timeouts = Timeouts {
                 request: route.map(millis),
                 ..Timeouts::default()
             };
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-            let expected = (expected.map(|ms| now + millis(ms)), owner);
+            let at = |ms: Option<u64>| ms.map(|ms| now + millis(ms));
             assert_eq!(
-                deadline(&timeouts, &headers, now),
-                expected,
-                "{route:?} {fields:?}"
+                deadline(&timeouts, at(asked), now),
+                (at(expected), owner),
+                "{route:?} {asked:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_rounded_off_is_no_fault_of_the_next_hop() {
+        let now = start();
+        let table = [
+            (Some(0), true),
+            (Some(1), true),
+            (Some(2), false),
+            (Some(300), false),
+            (None, false),
+        ];
+        for (left, over) in table {
+            let deadline = left.map(|left| now + millis(left));
+            assert_eq!(is_as_good_as_over(deadline, now), over, "{left:?}");
+        }
+        assert!(is_as_good_as_over(Some(now), now + millis(9)));
     }
 
     #[test]
@@ -207,6 +220,15 @@ mod tests {
             let read = parse_grpc_timeout(&encode_grpc_timeout(left)).expect("what is written parses");
             prop_assert!(read <= left);
             prop_assert!(left.as_secs_f64() - read.as_secs_f64() <= left.as_secs_f64() / 1e4);
+        }
+
+        #[test]
+        fn no_more_is_rounded_off_than_is_allowed_for(millis in 0u64..86_400_000, nanos in 0u64..1_000_000) {
+            let left = Duration::from_millis(millis) + Duration::from_nanos(nanos);
+            let own = parse_deadline_ms(&encode_deadline_ms(left)).expect("what is written parses");
+            let grpc = parse_grpc_timeout(&encode_grpc_timeout(left)).expect("what is written parses");
+            prop_assert!(own <= left && left - own <= ROUNDING);
+            prop_assert!(grpc <= left && left - grpc <= ROUNDING);
         }
 
         #[test]

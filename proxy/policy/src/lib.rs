@@ -28,8 +28,14 @@ pub mod headers;
 // Which trace a request belongs to, and whether it is recorded.
 pub mod trace;
 
+// What the hop before says of a request.
+pub mod said;
+
 // When the caller stops waiting.
 pub mod deadline;
+
+// What crosses the application beside us.
+pub mod traces;
 
 // Who may call what.
 pub mod authorize;

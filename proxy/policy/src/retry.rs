@@ -135,7 +135,8 @@ impl WhyReturned {
             Self::LimitReached => Some(RetryOutcome::Limit),
             Self::BudgetExhausted => Some(RetryOutcome::Budget),
             Self::DeadlineTooClose => Some(RetryOutcome::Deadline),
-            _ => None,
+            Self::ExhaustedBelow => Some(RetryOutcome::ExhaustedBelow),
+            Self::NotRetryable | Self::NotReplayable | Self::PushedBack => None,
         }
     }
 
@@ -162,6 +163,8 @@ pub enum RetryOutcome {
     Limit,
     /// Not sent: the deadline.
     Deadline,
+    /// Not sent: the hop below retried in vain already.
+    ExhaustedBelow,
 }
 
 impl RetryOutcome {
@@ -184,6 +187,7 @@ impl RetryOutcome {
             Self::Budget => "budget",
             Self::Limit => "limit",
             Self::Deadline => "deadline",
+            Self::ExhaustedBelow => "exhausted-below",
         }
     }
 }

@@ -11,7 +11,7 @@ mod id;
 mod sampler;
 mod w3c;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 pub use id::{SpanId, TraceId};
 pub use sampler::{Ratio, Root, Sampler};
@@ -101,7 +101,19 @@ impl Trace {
     }
 }
 
-/// The trace a request says it belongs to, for a log that records no spans.
+/// Whether a field may name a trace.
+#[must_use]
+pub fn names_a_trace(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.len() {
+        2 => name == "b3",
+        11 => name == "traceparent",
+        12 => name == "x-b3-traceid",
+        _ => false,
+    }
+}
+
+/// The trace a request says it belongs to, where no span is recorded.
 #[must_use]
 pub fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
     Parent::read(headers).context.map(|context| context.trace)

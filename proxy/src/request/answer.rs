@@ -34,6 +34,7 @@ pub(super) fn refuse(error: &ProxyError, mut record: Box<Record>) -> Response<Re
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    record.marks(response.headers_mut());
     record.refuses(error, response.status());
     response.map(|()| ResponseBody::empty().ending(record))
 }
@@ -68,6 +69,7 @@ pub(super) fn answer(
         lease,
         way,
         flag,
+        exhausted: _,
         grpc_status,
     } = *answered;
     let (mut parts, mut body) = response.into_parts();
@@ -79,6 +81,7 @@ pub(super) fn answer(
         return Ok(switched);
     }
     clean(&mut parts.headers, way.mesh);
+    record.marks(&mut parts.headers);
     // hyper writes the version its connection speaks.
     parts.version = Version::HTTP_11;
     record.answers(status, grpc_status, flag, Some(lease), in_flight);

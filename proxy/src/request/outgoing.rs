@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::Attempts;
+use selvage_policy::said;
 use selvage_policy::snapshot::TrafficPolicy;
 use tokio::time::Instant;
 
@@ -29,7 +30,8 @@ pub(super) struct Outgoing {
     headers: HeaderMap,
     /// What was asked for beside the head.
     pub(super) asked: Asked,
-    asked_deadline: HeaderMap,
+    /// When the caller stops waiting.
+    asked_deadline: Option<std::time::Instant>,
     /// Whether it is a gRPC call.
     pub(super) grpc: bool,
     /// The moment the exchange must be over, and whose it is.
@@ -49,7 +51,7 @@ impl Outgoing {
     pub(super) fn new(
         mut request: Request<Received>,
         asked: Asked,
-        asked_deadline: HeaderMap,
+        asked_deadline: Option<std::time::Instant>,
     ) -> Self {
         let upgrade = asked
             .upgrade
@@ -83,10 +85,18 @@ impl Outgoing {
         kept: usize,
         now: std::time::Instant,
     ) {
-        self.deadline = deadline::deadline(&policy.timeouts, &self.asked_deadline, now);
+        self.deadline = deadline::deadline(&policy.timeouts, self.asked_deadline, now);
         self.body.keep(attempts.buffer_limit().min(kept));
         // Only a status that would be retried is worth holding a response for.
         self.peeks = self.grpc && attempts.retryable();
+    }
+
+    /// Whether anybody still waits for an answer. What is late is not sent.
+    pub(super) fn is_in_time(&self, now: std::time::Instant) -> Result<(), ProxyError> {
+        match self.deadline.0 {
+            Some(deadline) if deadline::remaining(deadline, now).is_none() => Err(late()),
+            _ => Ok(()),
+        }
     }
 
     /// The caller's side of an upgrade.
@@ -99,11 +109,12 @@ impl Outgoing {
         self.gate.is_some() || self.asked.upgrade.is_some()
     }
 
-    /// The head and body for one try.
+    /// The head and body for one try, the `number`th.
     pub(super) fn request(
         &self,
         destination: &Destination,
         way: Way,
+        number: u32,
         now: Instant,
     ) -> Result<Request<RequestBody>, ProxyError> {
         let mut request = Request::new(self.body.reader());
@@ -116,15 +127,18 @@ impl Outgoing {
             frame_http1(&mut request, way.hop);
         }
         if let (Some(deadline), _) = self.deadline {
-            let left = deadline::remaining(deadline, now.into_std())
-                .ok_or_else(|| ProxyError::new(Flag::Timeout, "the deadline has passed"))?;
+            let left = deadline::remaining(deadline, now.into_std()).ok_or_else(late)?;
             let headers = request.headers_mut();
-            if self.grpc {
+            if self.grpc || headers.contains_key(deadline::GRPC_TIMEOUT) {
                 headers.insert(deadline::GRPC_TIMEOUT, deadline::encode_grpc_timeout(left));
             }
             if way.mesh {
                 headers.insert(deadline::DEADLINE_MS, deadline::encode_deadline_ms(left));
             }
+        }
+        if way.mesh && number > 1 {
+            let headers = request.headers_mut();
+            headers.insert(said::ATTEMPT, HeaderValue::from(number));
         }
         if let Some(gate) = &self.gate {
             let gate = gate.clone();
@@ -136,6 +150,10 @@ impl Outgoing {
         }
         Ok(request)
     }
+}
+
+fn late() -> ProxyError {
+    ProxyError::new(Flag::Timeout, "the deadline has passed")
 }
 
 /// hyper, which sends what switches, gives a GET, HEAD or CONNECT of unknown length

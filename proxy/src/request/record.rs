@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode};
-use selvage_policy::classify::{Class, Outcome, TransportFailure};
+use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{RetryOutcome, WhyReturned};
+use selvage_policy::said::Said;
 use selvage_policy::service::RequestPermit;
-use selvage_policy::trace::Trace;
+use selvage_policy::trace::{Trace, trace_id};
 use tokio::time::Instant;
 
+use super::crossing::Crossing;
 use super::downstream::{Downstream, Follows, Side};
 use super::outgoing::Outgoing;
 use super::send::{Tried, learn};
-use super::told::{reason, told};
+use super::told::told;
+use super::tries::Tries;
 use crate::clock;
 use crate::error::ProxyError;
 use crate::http::body::{End, Ending};
@@ -28,13 +31,16 @@ use crate::http::replay::Replay;
 use crate::http::{grpc_status, is_grpc};
 use crate::lifecycle::Direction;
 use crate::telemetry::metrics::{ActiveRequest, HttpSeries};
-use crate::telemetry::told::{Retried, Told};
+use crate::telemetry::told::Told;
 use crate::upstream::Destination;
 use crate::upstream::pool::Lease;
 use crate::worker::{DEFAULT_ROUTE, Worker};
 
 /// The status recorded where the caller went away before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// When nobody waits for an answer any more.
+type Deadline = std::time::Instant;
 
 /// What a request holds until it ends.
 #[derive(Default)]
@@ -56,7 +62,8 @@ pub(super) struct Record {
     grpc: bool,
     grpc_status: Option<u32>,
     flag: Option<Flag>,
-    tries: u32,
+    tries: Tries,
+    crossing: Crossing,
     held: Held,
     _active: ActiveRequest,
     trace: Option<Box<Trace>>,
@@ -95,7 +102,8 @@ impl Record {
             grpc: is_grpc(request.headers()),
             grpc_status: None,
             flag: None,
-            tries: 0,
+            tries: Tries::default(),
+            crossing: Crossing::None,
             held: Held::default(),
             _active: worker.shared.metrics.active(worker.index, direction),
             trace,
@@ -114,6 +122,32 @@ impl Record {
         if let Some(span) = self.told.as_mut().and_then(|told| told.span.as_mut()) {
             span.carries(headers);
         }
+    }
+
+    /// Takes its place among the requests of its trace; answers when nobody
+    /// waits for it any more.
+    pub(super) fn crosses(&mut self, said: &Said, headers: &HeaderMap) -> Option<Deadline> {
+        if let Some(told) = &mut self.told {
+            told.attempt = said.attempt.filter(|_| self.downstream.peer.is_some());
+        }
+        let begun = self.begun.into_std();
+        let asked = said.waits.and_then(|waits| begun.checked_add(waits));
+        let trace = match &self.trace {
+            Some(trace) => Some(trace.context.trace),
+            None if said.traced => trace_id(headers),
+            None => None,
+        };
+        let Some(trace) = trace else {
+            return asked;
+        };
+        let (crossing, asked) = Crossing::of(&self.worker, &self.downstream, trace, asked, begun);
+        self.crossing = crossing;
+        asked
+    }
+
+    /// Says to the caller what only its sidecar is to know.
+    pub(super) fn marks(&self, headers: &mut HeaderMap) {
+        self.crossing.marks(headers);
     }
 
     /// The head of an answer is there.
@@ -160,49 +194,56 @@ impl Record {
         self.held.body = Some(outgoing.body.clone());
     }
 
+    /// A try begins, at the endpoint at `index`.
+    pub(super) const fn tries(&mut self, index: usize) {
+        self.tries.begin(index);
+    }
+
+    /// A limit of ours stood before the try that began.
+    pub(super) const fn sends_nothing(&mut self) {
+        self.tries.withdraw();
+    }
+
     /// A try has come to its head, or to nothing. What the head already says
     /// is learnt; a success is one only when its body has come.
-    pub(super) fn tried(&mut self, destination: &Destination, tried: &mut Tried, tries: u32) {
-        self.tries = tries;
+    pub(super) fn tried(&mut self, destination: &Destination, tried: &mut Tried) {
+        self.tries
+            .settle(self.told.as_deref_mut(), Some(destination));
         let report = Report::of(&tried.outcome, tried.retry_after());
         if tried.answered.is_none() || report.class != Class::Success || tried.in_flight.is_probe()
         {
             learn(&self.worker, destination, &mut tried.in_flight, &report);
         }
-        if tries > 1 {
+        if self.tries.count() > 1 {
             let outcome = match tried.answered {
                 Some(_) => RetryOutcome::of(report.class),
                 None => RetryOutcome::Failure,
             };
             destination.series.retry(self.worker.index, outcome);
         }
-        let endpoint = destination.port.endpoints.get(tried.index);
-        if let (Some(told), Some(endpoint)) = (&mut self.told, endpoint) {
-            told.is_sent_to(endpoint);
+        if let Some(told) = &mut self.told {
             told.upstream = tried.in_flight.latency();
         }
     }
 
     /// The last try, which ended so, is followed by another.
     pub(super) fn retries(&mut self, outcome: &Outcome) {
-        let Some(told) = &mut self.told else {
-            return;
-        };
-        let reason = reason(outcome);
-        told.retry_reason = Some(reason);
-        if let Some(span) = &mut told.span {
-            span.retries(Retried {
-                after: clock::recent().saturating_duration_since(self.begun),
-                reason,
-                endpoint_address: told.endpoint_address,
-            });
+        if let Some(told) = &self.told {
+            self.tries.fail(outcome, self.begun, told);
         }
     }
 
     /// No further try follows.
-    pub(super) fn returns(&mut self, destination: &Destination, why: WhyReturned) {
+    pub(super) fn returns(&mut self, destination: &Destination, why: WhyReturned, tried: &Tried) {
         if let Some(outcome) = why.outcome() {
             destination.series.retry(self.worker.index, outcome);
+            if let Some(told) = &mut self.told {
+                told.retry_refused = Some(outcome.as_str());
+            }
+        }
+        let passed_on = tried.is_exhausted() && classify(&tried.outcome).is_failure();
+        if why.marks_exhausted() || passed_on {
+            self.crossing.exhausts(&self.worker);
         }
         if why == WhyReturned::BudgetExhausted {
             destination.series.budget_exhausted(self.worker.index);
@@ -276,6 +317,11 @@ impl Record {
         };
         self.done = true;
         self.owe(false);
+        self.tries
+            .settle(self.told.as_deref_mut(), self.destination.as_deref());
+        // Where its own answer came to its end, the application is done.
+        let answered = end == End::Complete && self.held.in_flight.is_some();
+        self.crossing.ends(self.held.body.is_some() && !answered);
         // Where it came to its end somebody has just looked.
         let now = if end == End::Complete {
             clock::recent()
@@ -361,7 +407,7 @@ impl Record {
         told.bytes_received = self.held.body.as_ref().map_or(0, Replay::received);
         told.bytes_sent = sent;
         told.duration = duration;
-        told.tries = self.tries;
+        told.tries = self.tries.count();
         if let Some(span) = &mut told.span {
             span.abandoned = end == End::Caller;
         }

@@ -11,14 +11,16 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use selvage_policy::balance::Picked;
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
-use selvage_policy::deadline::DeadlineOwner;
+use selvage_policy::deadline::{DeadlineOwner, is_as_good_as_over};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{Attempts, Ended, Pushback};
+use selvage_policy::said;
 use tokio::time::Instant;
 
 use super::limits::{Expired, Limits};
 use super::outgoing::Outgoing;
+use super::record::Record;
 use crate::clock;
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
@@ -45,14 +47,14 @@ pub(super) struct Answered {
     pub(super) way: Way,
     /// The flag of another sidecar.
     pub(super) flag: Option<Flag>,
+    /// Another sidecar says that it retried in vain.
+    pub(super) exhausted: bool,
     /// Its gRPC status, if that is known already.
     pub(super) grpc_status: Option<u32>,
 }
 
 /// What became of a try.
 pub(super) struct Tried {
-    /// The endpoint's index.
-    pub(super) index: usize,
     /// How it ended, as far as is known.
     pub(super) outcome: Outcome,
     /// The response, if there is one.
@@ -81,6 +83,13 @@ impl Tried {
         }
     }
 
+    /// Whether the hop below retried in vain already.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.answered
+            .as_ref()
+            .is_some_and(|answered| answered.exhausted)
+    }
+
     /// For the decision on what follows.
     pub(super) fn ended(&self, outgoing: &Outgoing) -> Ended {
         Ended {
@@ -88,7 +97,7 @@ impl Tried {
             replayable: outgoing.body.is_replayable() && outgoing.asked.upgrade.is_none(),
             untouched: outgoing.body.is_untouched(),
             pushback: self.pushback,
-            exhausted_below: false,
+            exhausted_below: self.is_exhausted(),
         }
     }
 }
@@ -112,6 +121,7 @@ pub(super) async fn attempt(
     destination: &Rc<Destination>,
     attempts: &mut Attempts,
     outgoing: &Outgoing,
+    record: &mut Record,
 ) -> Result<Tried, ProxyError> {
     let now = clock::recent();
     let picked = worker
@@ -125,6 +135,7 @@ pub(super) async fn attempt(
         transition,
     } = picked;
     attempts.sent_to(index);
+    record.tries(index);
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);
     }
@@ -136,21 +147,26 @@ pub(super) async fn attempt(
     );
     let sent = {
         destination.pools[index].renew(in_flight.generation());
-        let sending = pin!(send(destination, outgoing, index, &limits));
+        let number = attempts.tries();
+        let sending = pin!(send(destination, outgoing, index, number, &limits));
         probing(worker, destination, &mut in_flight, sending).await
     };
     let now = clock::now();
     let tried = match sent {
-        Ok(answered) => {
+        Ok(mut answered) => {
             in_flight.first_byte(now.into_std());
-            judge(answered, outgoing, index, in_flight, &limits).await
+            answered.exhausted = is_exhausted(worker, outgoing, &answered);
+            judge(answered, outgoing, in_flight, &limits).await
         }
-        Err(Failure::Ours(error)) => return Err(error),
+        Err(Failure::Ours(error)) => {
+            record.sends_nothing();
+            return Err(error);
+        }
         Err(Failure::Upstream(failure, reason)) => {
             let error = ProxyError::new(failure.flag(), reason);
-            failed(index, Outcome::Transport(failure), in_flight, error)
+            failed(Outcome::Transport(failure), in_flight, error)
         }
-        Err(Failure::TimedOut(expired)) => timed_out(index, expired, in_flight, outgoing),
+        Err(Failure::TimedOut(expired)) => timed_out(expired, in_flight, outgoing),
     };
     Ok(tried)
 }
@@ -194,10 +210,12 @@ pub(super) fn learn(
     }
 }
 
+/// Sends the `number`th try.
 async fn send(
     destination: &Destination,
     outgoing: &Outgoing,
     index: usize,
+    number: u32,
     limits: &Limits<'_>,
 ) -> Result<Box<Answered>, Failure> {
     let mut way = destination.way(index, &outgoing.asked);
@@ -207,7 +225,7 @@ async fn send(
         None => Box::pin(connect(destination, outgoing, index, &mut way, limits)).await?,
     };
     let request = outgoing
-        .request(destination, way, clock::now())
+        .request(destination, way, number, clock::now())
         .map_err(Failure::Ours)?;
     let unsent = |Unsent { failure, reason }| Failure::Upstream(failure, reason);
     let mut sent = lease.send(request, outgoing.switches()).map_err(unsent)?;
@@ -247,8 +265,22 @@ async fn send(
         lease,
         way,
         flag,
+        exhausted: false,
         grpc_status,
     }))
+}
+
+/// Whether another sidecar says that retries were in vain below. Where all
+/// went well, nobody asks.
+fn is_exhausted(worker: &Worker, outgoing: &Outgoing, answered: &Answered) -> bool {
+    let well = answered.response.status().is_success() && !outgoing.grpc;
+    if well || !answered.way.mesh {
+        return false;
+    }
+    said::says_exhausted(answered.response.headers()).unwrap_or_else(|field| {
+        worker.ignores(field);
+        false
+    })
 }
 
 /// Waits for an answer to a request whose body waits for `100 Continue`.
@@ -307,7 +339,6 @@ fn unconnected(expired: Expired) -> Failure {
 async fn judge(
     mut answered: Box<Answered>,
     outgoing: &Outgoing,
-    index: usize,
     in_flight: InFlight,
     limits: &Limits<'_>,
 ) -> Tried {
@@ -325,15 +356,19 @@ async fn judge(
             Err(Peek::Broken(error)) => {
                 let error = ProxyError::new(Flag::Reset, error.to_string());
                 let outcome = Outcome::Transport(TransportFailure::Reset);
-                return failed(index, outcome, in_flight, error);
+                return failed(outcome, in_flight, error);
             }
-            Err(Peek::Expired(expired)) => return timed_out(index, expired, in_flight, outgoing),
+            Err(Peek::Expired(expired)) => return timed_out(expired, in_flight, outgoing),
         }
     }
-    let outcome = Outcome::Response {
-        status: answered.response.status(),
-        grpc_status: answered.grpc_status,
-        flag: answered.flag,
+    let outcome = if gave_up_with_the_caller(&answered, outgoing) {
+        Outcome::CallerDeadline
+    } else {
+        Outcome::Response {
+            status: answered.response.status(),
+            grpc_status: answered.grpc_status,
+            flag: answered.flag,
+        }
     };
     // What went well asks for nothing.
     let well = answered.response.status().is_success() && !outgoing.grpc;
@@ -344,13 +379,21 @@ async fn judge(
     };
     let error = ProxyError::new(Flag::BadResponse, "answered");
     Tried {
-        index,
         outcome,
         answered: Some(answered),
         in_flight,
         error,
         pushback,
     }
+}
+
+/// Whether the other sidecar ended the request at the deadline it was given,
+/// a moment before we would have.
+fn gave_up_with_the_caller(answered: &Answered, outgoing: &Outgoing) -> bool {
+    let (deadline, owner) = outgoing.deadline;
+    answered.flag == Some(Flag::Timeout)
+        && owner == DeadlineOwner::Caller
+        && is_as_good_as_over(deadline, clock::recent().into_std())
 }
 
 /// Why there is no frame to judge by.
@@ -386,9 +429,8 @@ async fn peek(
     }
 }
 
-fn failed(index: usize, outcome: Outcome, in_flight: InFlight, error: ProxyError) -> Tried {
+fn failed(outcome: Outcome, in_flight: InFlight, error: ProxyError) -> Tried {
     Tried {
-        index,
         outcome,
         answered: None,
         in_flight,
@@ -397,7 +439,7 @@ fn failed(index: usize, outcome: Outcome, in_flight: InFlight, error: ProxyError
     }
 }
 
-fn timed_out(index: usize, expired: Expired, in_flight: InFlight, outgoing: &Outgoing) -> Tried {
+fn timed_out(expired: Expired, in_flight: InFlight, outgoing: &Outgoing) -> Tried {
     let (outcome, detail) = match (expired, outgoing.deadline.1) {
         (Expired::Deadline, DeadlineOwner::Caller) => {
             (Outcome::CallerDeadline, "the caller's deadline passed")
@@ -415,10 +457,5 @@ fn timed_out(index: usize, expired: Expired, in_flight: InFlight, outgoing: &Out
             "timeouts.idle ran out",
         ),
     };
-    failed(
-        index,
-        outcome,
-        in_flight,
-        ProxyError::new(Flag::Timeout, detail),
-    )
+    failed(outcome, in_flight, ProxyError::new(Flag::Timeout, detail))
 }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use prometheus::{Encoder, Registry, TextEncoder};
 use selvage_certs::HandshakeOutcome;
+use selvage_policy::said::Ignored;
 
 use super::spans::SpanCounts;
 use cells::{Counters, Padded};
@@ -48,6 +49,8 @@ struct Core {
     tables: Mutex<Tables>,
     handshakes: Counters<12>,
     active: Box<[Arc<ActiveCells>]>,
+    headers_ignored: Counters<{ Ignored::ALL.len() }>,
+    traces_not_kept: Counter,
     access_log_dropped: Arc<AtomicU64>,
     spans: Arc<SpanCounts>,
     sources: Mutex<Vec<Source>>,
@@ -65,6 +68,8 @@ impl Metrics {
             tables: Mutex::new(Tables::new(slots, DEFAULT_SERIES_LIMIT - RESERVED_LINES)),
             handshakes: Counters::new(slots),
             active: (0..slots).map(|_| Arc::default()).collect(),
+            headers_ignored: Counters::new(slots),
+            traces_not_kept: Counter::new(slots),
             access_log_dropped: Arc::default(),
             spans: Arc::default(),
             sources: Mutex::default(),
@@ -144,6 +149,16 @@ impl Metrics {
     pub fn handshake(&self, worker: usize, side: Side, outcome: HandshakeOutcome) {
         let index = labels::handshake_cell(side, outcome);
         self.core.handshakes.add(worker, index, 1);
+    }
+
+    /// Counts a field of a peer that said nonsense.
+    pub fn header_ignored(&self, worker: usize, field: Ignored) {
+        self.core.headers_ignored.add(worker, field as usize, 1);
+    }
+
+    /// Counts a request whose trace found no place.
+    pub fn trace_not_kept(&self, worker: usize) {
+        self.core.traces_not_kept.inc(worker);
     }
 
     /// Has `fill` asked at each scrape for gauges that are known elsewhere.

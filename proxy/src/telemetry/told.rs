@@ -103,6 +103,10 @@ pub struct Told {
     pub tries: u32,
     /// Why it was sent again, the last time.
     pub retry_reason: Option<&'static str>,
+    /// What stood against sending it once more.
+    pub retry_refused: Option<&'static str>,
+    /// Which try it is of the sidecar before, from 2 on.
+    pub attempt: Option<u32>,
     /// `namespace/name` of the policy that denied it.
     pub denied_by: Option<Arc<str>>,
     /// The trace it belongs to.
@@ -201,6 +205,8 @@ impl Told {
             upstream: None,
             tries: 0,
             retry_reason: None,
+            retry_refused: None,
+            attempt: None,
             denied_by: None,
             trace_id: None,
             request_id: None,

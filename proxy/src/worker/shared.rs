@@ -12,6 +12,7 @@ use selvage_policy::snapshot::{
     ServicePort, TrafficPolicy, WorkloadName,
 };
 use selvage_policy::table::{LivePort, LiveService};
+use selvage_policy::traces::TracesInFlight;
 
 use crate::discovery::Discovery;
 use crate::http::head::HeadLimits;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// Where spans go; absent with tracing off.
     pub spans: Option<Spans>,
+    /// The traces of inbound requests in flight.
+    pub traces: Arc<TracesInFlight>,
     /// Breakers' transitions.
     pub journal: Journal,
     /// Handshakes in progress.

@@ -394,7 +394,9 @@ fn what_opened_otherwise_and_is_unreachable_is_half_open_once_it_is_reached() {
         assert!(bench.breaker.wants_connect_probe(now), "after {second} s");
         bench.breaker.connect_probe_failed();
     }
-    let reached = bench.breaker.connect_probe_succeeded(bench.now + seconds(5));
+    let reached = bench
+        .breaker
+        .connect_probe_succeeded(bench.now + seconds(5));
     let reached = reached.expect("the partition healed");
     assert_eq!(reached.reason, Reason::ConnectProbeSucceeded);
     assert!(bench.send().is_some_and(Ticket::is_probe));

@@ -397,6 +397,17 @@ fn what_was_retried_in_vain_below_is_not_multiplied() {
         after(&mut attempts, &exhausted),
         Next::Return(WhyReturned::ExhaustedBelow)
     );
+    // What did not reach the application may be sent again all the same.
+    for outcome in [
+        response(503, None, Some(Flag::ConnectFailure)),
+        Outcome::Transport(TransportFailure::Unprocessed),
+    ] {
+        let unsent = Ended {
+            outcome,
+            ..exhausted
+        };
+        assert_eq!(after(&mut attempts, &unsent), AT_ONCE);
+    }
     assert!(WhyReturned::ExhaustedBelow.marks_exhausted());
     assert!(!WhyReturned::NotRetryable.marks_exhausted());
 }
@@ -407,6 +418,10 @@ fn outcomes_are_counted_by_name() {
         (WhyReturned::LimitReached.outcome(), Some("limit")),
         (WhyReturned::BudgetExhausted.outcome(), Some("budget")),
         (WhyReturned::DeadlineTooClose.outcome(), Some("deadline")),
+        (
+            WhyReturned::ExhaustedBelow.outcome(),
+            Some("exhausted-below"),
+        ),
         (WhyReturned::NotRetryable.outcome(), None),
         (Some(RetryOutcome::of(Class::HardFailure)), Some("failure")),
         (Some(RetryOutcome::of(Class::Success)), Some("success")),

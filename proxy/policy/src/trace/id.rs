@@ -37,6 +37,11 @@ impl TraceId {
         self.0.get().to_be_bytes()
     }
 
+    /// As one number.
+    pub(crate) const fn bits(self) -> u128 {
+        self.0.get()
+    }
+
     /// The part that is random by every way of making one: what a ratio looks at.
     pub(super) const fn low(self) -> u64 {
         self.0.get() as u64

@@ -9,6 +9,7 @@ use selvage_policy::deadline::{
     DEADLINE_MS, DeadlineOwner, GRPC_TIMEOUT, deadline, encode_deadline_ms, encode_grpc_timeout,
     parse_deadline_ms, parse_grpc_timeout, remaining,
 };
+use selvage_policy::said::Said;
 use selvage_policy::snapshot::Timeouts;
 
 use crate::chance::{Word, sequence, sequences};
@@ -74,11 +75,12 @@ proptest! {
             }
             let grpc = texts[0].as_deref().and_then(grpc_nanos);
             let own = texts[1].as_deref().and_then(number).map(|ms| ms * 1_000_000);
-            let asked = grpc.into_iter().chain(own).min();
-            let shorter = asked.filter(|asked| route.is_none_or(|route| *asked < route.as_nanos()));
+            let shortest = grpc.into_iter().chain(own).min();
+            let shorter = shortest.filter(|asked| route.is_none_or(|route| *asked < route.as_nanos()));
             let owner = if shorter.is_some() { DeadlineOwner::Caller } else { DeadlineOwner::Route };
             let nanos = shorter.or(route.map(|route| route.as_nanos()));
-            let (found, found_owner) = deadline(&timeouts, &headers, now);
+            let asked = Said::read(&headers).waits.map(|waits| now + waits);
+            let (found, found_owner) = deadline(&timeouts, asked, now);
             prop_assert_eq!(found.map(|at| (at - now).as_nanos()), nanos, "{:?}", texts);
             prop_assert_eq!(found_owner, owner);
         }

@@ -102,6 +102,8 @@ fn fields(told: &Told, mut write: impl FnMut(&'static str, Field<'_>)) {
     write("upstream_ms", number(&upstream));
     write("tries", number(&Some(told.tries)));
     write("retry_reason", Field::Word(told.retry_reason));
+    write("retry_refused", Field::Word(told.retry_refused));
+    write("attempt", number(&told.attempt));
     write("denied_by", Field::Text(told.denied_by.as_deref()));
     write("trace_id", Field::Word(trace.as_deref()));
     write("request_id", Field::Text(told.request_id.as_deref()));

@@ -41,6 +41,8 @@ fn full() -> Told {
         upstream: Some(Duration::from_micros(999)),
         tries: 2,
         retry_reason: Some("503"),
+        retry_refused: Some("limit"),
+        attempt: Some(2),
         denied_by: Some("shop/strict".into()),
         trace_id: trace_id(&trace),
         request_id: Some("id\u{1b}\"".to_owned()),
@@ -117,6 +119,8 @@ fn json_tells_every_field() {
         "upstream_ms": 0.999,
         "tries": 2,
         "retry_reason": "503",
+        "retry_refused": "limit",
+        "attempt": 2,
         "denied_by": "shop/strict",
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "request_id": "id\u{1b}\"",
@@ -142,7 +146,7 @@ fn text_is_one_line_per_record() {
          destination=- destination_identity=- route=- endpoint=- endpoint_address=- protocol=tcp \
          version=- method=- authority=- path=- status=- grpc_status=- flag=- bytes_received=0 \
          bytes_sent=0 duration_ms=0.000 first_byte_ms=- upstream_ms=- tries=0 retry_reason=- \
-         denied_by=- trace_id=- request_id=- user_agent=- tls=no"
+         retry_refused=- attempt=- denied_by=- trace_id=- request_id=- user_agent=- tls=no"
     );
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
+use selvage_policy::said::Ignored;
 
 use super::super::log_lines;
 use super::Core;
@@ -111,13 +112,23 @@ const SPANS: Family = (
     "Spans of sampled requests by what became of them",
     MetricType::COUNTER,
 );
+const HEADERS_IGNORED: Family = (
+    "selvage_headers_ignored_total",
+    "Header fields that said nonsense to this proxy",
+    MetricType::COUNTER,
+);
+const TRACES_NOT_KEPT: Family = (
+    "selvage_traces_not_kept_total",
+    "Inbound requests whose trace found no place among those in flight",
+    MetricType::COUNTER,
+);
 const BUILD: Family = (
     "selvage_build_info",
     "What runs; always 1",
     MetricType::GAUGE,
 );
 
-const FAMILIES: [Family; 19] = [
+const FAMILIES: &[Family] = &[
     REQUESTS,
     DURATIONS,
     ACTIVE,
@@ -136,6 +147,8 @@ const FAMILIES: [Family; 19] = [
     ACCESS_LOG_DROPPED,
     LOG_DROPPED,
     SPANS,
+    HEADERS_IGNORED,
+    TRACES_NOT_KEPT,
     BUILD,
 ];
 
@@ -149,7 +162,8 @@ impl Families {
     pub(super) fn of(core: Arc<Core>) -> Self {
         // Labels vary within this collector only, so that the registry need not know them.
         let descriptions = FAMILIES
-            .into_iter()
+            .iter()
+            .copied()
             .chain(process::FAMILIES)
             .map(|(name, help, _)| {
                 Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new())
@@ -322,7 +336,7 @@ fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
     families
 }
 
-fn fixed(core: &Core) -> [MetricFamily; 6] {
+fn fixed(core: &Core) -> Vec<MetricFamily> {
     let active = DIRECTIONS.map(|direction| {
         gauge(
             &[("direction", direction.as_str())],
@@ -345,11 +359,17 @@ fn fixed(core: &Core) -> [MetricFamily; 6] {
         ("failed", &counts.failed),
     ]
     .map(|(outcome, count)| counter(&[("outcome", outcome)], count.load(Relaxed)));
+    let ignored = Ignored::ALL.map(|field| {
+        counter(
+            &[("header", field.as_str())],
+            core.headers_ignored.value(field as usize),
+        )
+    });
     let build = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("rustc", option_env!("SELVAGE_RUSTC").unwrap_or("unknown")),
     ];
-    [
+    vec![
         family(ACTIVE, active.into()),
         family(HANDSHAKES, handshakes.collect()),
         family(
@@ -358,6 +378,11 @@ fn fixed(core: &Core) -> [MetricFamily; 6] {
         ),
         family(LOG_DROPPED, vec![counter(&[], log_lines::dropped())]),
         family(SPANS, spans.into()),
+        family(HEADERS_IGNORED, ignored.into()),
+        family(
+            TRACES_NOT_KEPT,
+            vec![counter(&[], core.traces_not_kept.value())],
+        ),
         family(BUILD, vec![gauge(&build, 1.0)]),
     ]
 }

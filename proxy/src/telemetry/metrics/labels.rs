@@ -139,12 +139,13 @@ fn handshake_index(outcome: HandshakeOutcome) -> usize {
     }
 }
 
-pub(super) const RETRY_OUTCOMES: [RetryOutcome; 5] = [
+pub(super) const RETRY_OUTCOMES: [RetryOutcome; 6] = [
     RetryOutcome::Success,
     RetryOutcome::Failure,
     RetryOutcome::Budget,
     RetryOutcome::Limit,
     RetryOutcome::Deadline,
+    RetryOutcome::ExhaustedBelow,
 ];
 
 pub(super) fn retry_index(outcome: RetryOutcome) -> usize {
@@ -154,6 +155,7 @@ pub(super) fn retry_index(outcome: RetryOutcome) -> usize {
         RetryOutcome::Budget => 2,
         RetryOutcome::Limit => 3,
         RetryOutcome::Deadline => 4,
+        RetryOutcome::ExhaustedBelow => 5,
     }
 }
 

@@ -12,7 +12,7 @@ use selvage_policy::flag::Flag;
 use selvage_policy::retry::RetryOutcome;
 
 use super::cells::{Counter, Counters, HISTOGRAM_LINES, Histogram, Lines, Outcomes};
-use super::labels::{BREAKER_STATES, OutcomeKey, breaker_index, retry_index};
+use super::labels::{BREAKER_STATES, OutcomeKey, RETRY_OUTCOMES, breaker_index, retry_index};
 
 /// HTTP requests of one direction, source, destination and route.
 #[derive(Debug)]
@@ -128,14 +128,14 @@ impl Drop for TcpRecord {
 /// What happens toward one destination, besides its requests.
 #[derive(Debug)]
 pub struct DestinationSeries {
-    pub(super) retries: Counters<5>,
+    pub(super) retries: Counters<{ RETRY_OUTCOMES.len() }>,
     pub(super) exhausted: Counter,
     pub(super) transitions: Counters<3>,
 }
 
 impl DestinationSeries {
     /// Retries by outcome, the budget, transitions, and the gauge of endpoints by state.
-    pub(super) const FIXED_LINES: usize = 5 + 1 + BREAKER_STATES.len() + 5;
+    pub(super) const FIXED_LINES: usize = RETRY_OUTCOMES.len() + 1 + BREAKER_STATES.len() + 5;
 
     pub(super) fn new(slots: usize) -> Self {
         Self {
@@ -146,7 +146,7 @@ impl DestinationSeries {
     }
 
     pub(super) fn is_used(&self) -> bool {
-        (0..5).any(|index| self.retries.value(index) > 0)
+        (0..RETRY_OUTCOMES.len()).any(|index| self.retries.value(index) > 0)
             || (0..3).any(|index| self.transitions.value(index) > 0)
             || self.exhausted.value() > 0
     }

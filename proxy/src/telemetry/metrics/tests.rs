@@ -197,7 +197,7 @@ fn what_happens_toward_a_destination_is_counted() {
             ),
         ],
     );
-    assert_eq!(of_family(&samples, "selvage_http_retries_total").len(), 5);
+    assert_eq!(of_family(&samples, "selvage_http_retries_total").len(), 6);
 }
 
 #[test]
