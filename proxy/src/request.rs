@@ -181,6 +181,7 @@ async fn exchange(
     let mut attempts = Attempts::begin(policy, &outgoing.method, outgoing.grpc);
     let kept = worker.shared.settings.replay_bytes;
     outgoing.bounded_by(policy, &attempts, kept, now);
+    outgoing.keyed_by(policy, record.source(), worker);
     let outgoing = &*outgoing;
     outgoing.is_in_time(now)?; // 504
     let limit = outgoing.deadline.0;

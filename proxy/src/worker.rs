@@ -370,6 +370,7 @@ impl Worker {
             live: live.state.clone(),
             states: port.states.clone(),
             rotation: port.rotation.clone(),
+            turns: Default::default(),
             pools: port
                 .port
                 .endpoints

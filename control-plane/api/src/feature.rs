@@ -7,7 +7,10 @@ use crate::v1::Resource;
 /// Every feature this version understands beyond what the messages began
 /// with, which needs no word. A message that gains a field with meaning gains
 /// a word here.
-pub const KNOWN: &[&str] = &[];
+pub const KNOWN: &[&str] = &[BALANCERS];
+
+/// `TrafficPolicy`: balancers other than peak EWMA, slow start, locality.
+pub const BALANCERS: &str = "balancers";
 
 /// The first feature of a resource that this version does not understand.
 pub fn first_unknown(resource: &Resource) -> Option<&str> {

@@ -4,6 +4,8 @@
 //! is subscribed to what, and how it gets there.
 
 mod access;
+mod features;
+mod load_balancer;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -60,8 +62,7 @@ pub fn view_workload(world: &World, service: &ServiceName) -> v1::Workload {
     }
 }
 
-/// A resource as it is sent. No feature is named: what exists is understood by
-/// every version.
+/// A resource as it is sent, with the features it demands of its reader.
 #[must_use]
 pub fn resource(
     kind: v1::ResourceType,
@@ -81,9 +82,11 @@ pub fn resource(
         r#type: kind.into(),
         name: name.into(),
     };
+    let features = unnamed.body.as_ref().map(features::of).unwrap_or_default();
     v1::Resource {
         name: Some(name),
         version,
+        features: features.into_iter().map(str::to_owned).collect(),
         ..unnamed
     }
 }

@@ -5,34 +5,44 @@
 //! state, takes no lock unless it probes, and allocates nothing. It knows no
 //! connections.
 //!
-//! Power of two choices over peak EWMA: of two endpoints drawn by chance the
-//! cheaper one, which is nearly as good as the cheapest of all, and does not
-//! send everybody to the same one. With unequal weights the two are drawn in
-//! proportion to weight, with repetition, and load is measured per weight:
-//! idle endpoints then share exactly by weight, and busy ones by weight and
-//! speed. (Dividing the cost of two uniform draws by weight would starve the
-//! lighter of two idle endpoints altogether.)
+//! Whatever the algorithm: an endpoint whose breaker waits for its probe comes
+//! first, one that is open, unhealthy or without weight never, one that was
+//! tried by the same request last. Between them the algorithm of the policy
+//! chooses, each in a file of its own: [`two_choices`] (peak EWMA, the default,
+//! and least request), [`by_chance`], [`in_turn`], [`by_key`]. They are arms of
+//! one match instead of a trait: a call through a table would cost the default
+//! as much as its choice.
 //!
 //! What a pick costs does not grow with the endpoints. It draws from all that
 //! are offered, and again where what it drew is out or was tried; who waits
 //! for a probe the crowd knows. Only when some sixty draws were in vain it goes
 //! over those that are closed: they are few then, or nearly all weight is out.
 
+mod by_chance;
+mod by_key;
+mod in_turn;
+mod two_choices;
+
 use std::time::{Duration, Instant};
 
 use crate::breaker::Transition;
 use crate::endpoint::{EndpointState, InFlight, Standing};
-use crate::rotation::{Rotation, Seat};
+use crate::rotation::{Rotation, Seat, Tier};
+use crate::snapshot::{Algorithm, SlowStart};
+
+pub use self::in_turn::Turns;
 
 /// A request that cannot be retried takes a probe only after it was wanted for
 /// this long, or where nothing else is there: one that can be retried is likely to come first.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
-/// For both choices together. Going over the closed ones is then rare, or they
-/// are few: at the worst share, one closed in 40, it is expected to meet as
-/// many as one in 76 of all.
+/// Of one algorithm in one tier, for both choices together. Going over the
+/// closed ones is then rare, or they are few: at the worst share, one closed in
+/// 40, it is expected to meet as many as one in 76 of all.
 const DRAWS: usize = 64;
 /// Probes that other workers may take before our eyes.
 const RACES: usize = 16;
+/// Under slow start weights are counted in parts of this many.
+const WARM_PARTS: u64 = 1024;
 
 /// All endpoints are open, unhealthy, without weight, or absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,12 +60,19 @@ pub struct Picked {
     pub transition: Option<Transition>,
 }
 
-/// Picks the endpoint of the next try of a request.
-///
-/// `tried` are the indices of this request's earlier tries: taken again only
-/// where nothing else is there. A HalfOpen endpoint whose slot is vacant comes
-/// first, the one that waits longest, if the request is `retryable` or the slot
-/// was vacant for [`PROBE_PATIENCE`].
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The indices of this request's earlier tries: taken again only where nothing else is there.
+    pub tried: &'a [usize],
+    /// Whether the request could be sent again if this try failed.
+    pub retryable: bool,
+    /// See [`crate::affinity`]; without one, an algorithm that hashes draws by chance.
+    pub key: Option<u64>,
+}
+
+/// [`pick_for`] a request without a key, by somebody who keeps no turns: what
+/// goes in turn is drawn by chance then.
 ///
 /// # Errors
 /// [`NoHealthyEndpoint`] where none may take it.
@@ -66,21 +83,57 @@ pub fn pick(
     now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Result<Picked, NoHealthyEndpoint> {
-    let choice = Choice {
-        rotation,
-        seats: rotation.seats(),
+    let ask = Ask {
         tried,
-        now,
+        retryable,
+        key: None,
     };
+    pick_for(rotation, ask, None, now, rng)
+}
+
+/// Picks the endpoint of the next try of a request. `turns` are the asking worker's own.
+///
+/// A HalfOpen endpoint whose slot is vacant comes first, the one that waits
+/// longest, if the request is `retryable` or the slot was vacant for
+/// [`PROBE_PATIENCE`].
+///
+/// # Errors
+/// [`NoHealthyEndpoint`] where none may take it.
+pub fn pick_for(
+    rotation: &Rotation,
+    ask: Ask<'_>,
+    turns: Option<&mut Turns>,
+    now: Instant,
+    rng: &mut fastrand::Rng,
+) -> Result<Picked, NoHealthyEndpoint> {
     // Nothing is out and nothing was tried: most picks end here.
-    if tried.is_empty()
+    if rotation.is_plain()
+        && ask.tried.is_empty()
         && rotation.crowd().open() == 0
-        && let Some(seat) = choice.two_of_all(rng)
-        && let Some(picked) = choice.admit(seat)
+        && let Some(seat) = two_choices::of_all(rotation, now, rng)
+        && let Some(picked) = admit(seat, now)
     {
         return Ok(picked);
     }
-    choice.pick_around(retryable, rng).ok_or(NoHealthyEndpoint)
+    let choice = Choice {
+        rotation,
+        seats: rotation.seats(),
+        tried: ask.tried,
+        key: ask.key,
+        now,
+        warming: rotation.warming(now),
+    };
+    choice
+        .pick_around(ask.retryable, turns, rng)
+        .ok_or(NoHealthyEndpoint)
+}
+
+fn admit(seat: &Seat, now: Instant) -> Option<Picked> {
+    Some(Picked {
+        index: seat.index(),
+        in_flight: seat.state.admit(now)?,
+        transition: None,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -88,7 +141,10 @@ struct Choice<'a> {
     rotation: &'a Rotation,
     seats: &'a [Seat],
     tried: &'a [usize],
+    key: Option<u64>,
     now: Instant,
+    /// Slow start, while somebody may be in it.
+    warming: Option<SlowStart>,
 }
 
 /// Endpoints summed.
@@ -96,24 +152,71 @@ struct Choice<'a> {
 struct Total {
     count: usize,
     weight: u64,
-    lightest: u32,
-    heaviest: u32,
+    lightest: u64,
+    heaviest: u64,
 }
 
 impl Choice<'_> {
-    /// Picks where endpoints are out or were tried.
-    fn pick_around(&self, retryable: bool, rng: &mut fastrand::Rng) -> Option<Picked> {
+    /// Picks where there is more to it than two choices of all.
+    fn pick_around(
+        &self,
+        retryable: bool,
+        turns: Option<&mut Turns>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Picked> {
         let patience = if retryable {
             Duration::ZERO
         } else {
             PROBE_PATIENCE
         };
-        self.probe(false, patience)
-            .or_else(|| self.admit(self.two_choices(rng)?))
-            .or_else(|| self.two_of_the_rest(false, rng))
+        if let Some(picked) = self.probe(false, patience) {
+            return Some(picked);
+        }
+        let (tier, other) = self.rotation.tiers(rng);
+        self.of_tier(tier, turns, rng)
+            // Rare enough to be drawn for, whoever's turn it is.
+            .or_else(|| self.of_tier(other?, None, rng))
             .or_else(|| self.probe(false, Duration::ZERO))
-            .or_else(|| self.two_of_the_rest(true, rng))
+            .or_else(|| self.of_the_rest(tier, true, rng))
+            .or_else(|| self.of_the_rest(other?, true, rng))
             .or_else(|| self.probe(true, Duration::ZERO))
+    }
+
+    /// One that is closed and was not tried.
+    fn of_tier(
+        &self,
+        tier: &Tier,
+        turns: Option<&mut Turns>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Picked> {
+        let chosen = match self.rotation.algorithm() {
+            Algorithm::PeakEwma | Algorithm::LeastRequest => self.two_choices(tier, rng),
+            Algorithm::Random => self.by_chance(tier, rng),
+            Algorithm::RoundRobin => self.in_turn(tier, turns, rng),
+            Algorithm::RingHash { hashing, .. } | Algorithm::Maglev(hashing) => match self.key {
+                Some(key) => self.by_key(tier, key, hashing),
+                None => self.by_chance(tier, rng),
+            },
+        };
+        chosen
+            .and_then(|seat| self.admit(seat))
+            .or_else(|| self.of_the_rest(tier, false, rng))
+    }
+
+    /// Goes over all that are closed, tried or not, as asked.
+    fn of_the_rest(&self, tier: &Tier, tried: bool, rng: &mut fastrand::Rng) -> Option<Picked> {
+        let chosen = match (self.rotation.algorithm(), self.key) {
+            (Algorithm::PeakEwma | Algorithm::LeastRequest, _) => {
+                self.two_of_the_rest(tier, tried, rng)
+            }
+            (Algorithm::RingHash { .. } | Algorithm::Maglev(_), Some(key)) => {
+                self.by_key_of_the_rest(tier, tried, key)
+            }
+            _ => self.by_chance_of_the_rest(tier, tried, rng),
+        };
+        // Breakers may have opened since they were looked at: then whichever is left.
+        self.admit(chosen?)
+            .or_else(|| self.closed(tier, tried).find_map(|seat| self.admit(seat)))
     }
 
     fn state(&self, seat: usize) -> &EndpointState {
@@ -122,6 +225,42 @@ impl Choice<'_> {
 
     fn was_tried(&self, seat: usize) -> bool {
         self.tried.contains(&self.seats[seat].index())
+    }
+
+    /// Whether a seat that was drawn will do: closed, not tried, and under slow
+    /// start as often as its share grows.
+    fn fits(&self, seat: usize, rng: &mut fastrand::Rng) -> bool {
+        self.rotation.seating().closed.has(seat)
+            && !self.was_tried(seat)
+            && self
+                .warming
+                .is_none_or(|policy| rng.f64() < self.state(seat).warmth(&policy, self.now))
+    }
+
+    /// Whether an endpoint asked to be left alone. Two choices need not ask: it costs more.
+    fn rests(&self, seat: usize) -> bool {
+        let now = self.rotation.crowd().millis(self.now);
+        self.state(seat).rests_at(now)
+    }
+
+    /// A weight for comparison with other seats': under slow start what there is of it now.
+    fn weight(&self, seat: usize) -> u64 {
+        let weight = u64::from(self.seats[seat].weight);
+        match &self.warming {
+            None => weight,
+            Some(policy) => {
+                let parts = self.state(seat).warmth(policy, self.now) * WARM_PARTS as f64;
+                weight * (parts as u64).max(1)
+            }
+        }
+    }
+
+    /// Of weights as [`Choice::weight`] counts them.
+    fn mean(&self, tier: &Tier) -> f64 {
+        match self.warming {
+            None => tier.mean(),
+            Some(_) => tier.mean() * WARM_PARTS as f64,
+        }
     }
 
     /// Takes the slot that is vacant longest, of those tried or not, as asked.
@@ -165,82 +304,17 @@ impl Choice<'_> {
         (0..self.seats.len()).find(|seat| self.was_tried(*seat) == tried && is_vacant(seat))
     }
 
-    /// The cheaper one of two, drawn as if all were closed.
-    fn two_of_all(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        if self.seats.len() < 2 {
-            return self.seats.len().checked_sub(1);
-        }
-        let one = self.rotation.draw(rng);
-        let other = self.draw_beside(one, rng);
-        Some(self.cheaper(one, other, self.rotation.mean()))
-    }
-
-    /// The same, drawn again and again until both are closed and not tried.
-    /// `None` says nothing but that they were not found so.
-    fn two_choices(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        let count = self.seats.len();
-        if count < 2 {
-            return None;
-        }
-        let closed = &self.rotation.seating().closed;
-        let will_do = |seat: &usize| closed.has(*seat) && !self.was_tried(*seat);
-        // Few are sooner gone over than drawn in vain.
-        let mut draws = 0..DRAWS.min(count);
-        let one = draws
-            .by_ref()
-            .map(|_| self.rotation.draw(rng))
-            .find(will_do)?;
-        let other = draws.map(|_| self.draw_beside(one, rng)).find(will_do)?;
-        Some(self.cheaper(one, other, self.rotation.mean()))
-    }
-
-    fn draw_beside(&self, one: usize, rng: &mut fastrand::Rng) -> usize {
-        if self.rotation.is_even() {
-            self.rotation.draw_other(one, rng)
-        } else {
-            self.rotation.draw(rng)
-        }
-    }
-
-    /// Goes over all that are closed, tried or not, as asked.
-    fn two_of_the_rest(&self, tried: bool, rng: &mut fastrand::Rng) -> Option<Picked> {
-        let total = self.total(tried);
-        let (one, other) = match total.count {
-            0 => return None,
-            1 => (self.nth(tried, 0), None),
-            count if total.lightest == total.heaviest => {
-                let one = rng.usize(..count);
-                let other = rng.usize(..count - 1);
-                let other = other + usize::from(other >= one);
-                (self.nth(tried, one), self.nth(tried, other))
-            }
-            _ => {
-                let one = self.by_weight(tried, rng.u64(..total.weight));
-                (one, self.by_weight(tried, rng.u64(..total.weight)))
-            }
-        };
-        let chosen = match (one, other) {
-            (Some(one), Some(other)) => {
-                let mean = total.weight as f64 / total.count as f64;
-                Some(self.cheaper(one, other, mean))
-            }
-            (one, other) => one.or(other),
-        };
-        // Breakers may have opened since they were counted: then whichever is left.
-        chosen
-            .and_then(|seat| self.admit(seat))
-            .or_else(|| self.closed(tried).find_map(|seat| self.admit(seat)))
-    }
-
     /// The seats that are closed. A rotation that is over is told of nothing:
     /// then each is asked.
-    fn closed(&self, tried: bool) -> impl Iterator<Item = usize> {
+    fn closed(&self, tier: &Tier, tried: bool) -> impl Iterator<Item = usize> {
         let is_current = self.rotation.is_current();
         let known = is_current.then(|| self.rotation.seating().closed.iter());
         let all = (!is_current).then_some(0..self.seats.len());
+        let of_tier = tier.seats();
         let seats = known.into_iter().flatten().chain(all.into_iter().flatten());
         seats.filter(move |seat| {
-            self.was_tried(*seat) == tried
+            of_tier.contains(seat)
+                && self.was_tried(*seat) == tried
                 && matches!(
                     self.state(*seat).standing(self.now),
                     Standing::Closed { .. }
@@ -248,55 +322,35 @@ impl Choice<'_> {
         })
     }
 
-    fn total(&self, tried: bool) -> Total {
+    /// Sums some seats.
+    fn total(&self, seats: impl Iterator<Item = usize>) -> Total {
         let start = Total {
-            lightest: u32::MAX,
+            lightest: u64::MAX,
             ..Total::default()
         };
-        self.closed(tried).fold(start, |sum, seat| {
-            let weight = self.seats[seat].weight;
+        seats.fold(start, |sum, seat| {
+            let weight = self.weight(seat);
             Total {
                 count: sum.count + 1,
-                weight: sum.weight + u64::from(weight),
+                weight: sum.weight + weight,
                 lightest: sum.lightest.min(weight),
                 heaviest: sum.heaviest.max(weight),
             }
         })
     }
 
-    fn nth(&self, tried: bool, nth: usize) -> Option<usize> {
-        self.closed(tried).nth(nth)
-    }
-
-    /// The seat at `at` of all weights laid end to end.
-    fn by_weight(&self, tried: bool, mut at: u64) -> Option<usize> {
-        self.closed(tried).find(|seat| {
-            let weight = u64::from(self.seats[*seat].weight);
+    /// The one at `at` of the weights of all `seats` laid end to end.
+    fn by_weight(&self, mut seats: impl Iterator<Item = usize>, mut at: u64) -> Option<usize> {
+        seats.find(|seat| {
+            let weight = self.weight(*seat);
             let here = at < weight;
             at = at.saturating_sub(weight);
             here
         })
     }
 
-    fn cheaper(&self, one: usize, other: usize, mean: f64) -> usize {
-        if one == other {
-            return one;
-        }
-        let now = self.rotation.crowd().millis(self.now);
-        let cost = |seat: usize| {
-            let Seat { state, weight, .. } = &self.seats[seat];
-            state.cost_at(f64::from(*weight) / mean, now)
-        };
-        if cost(other) < cost(one) { other } else { one }
-    }
-
     fn admit(&self, seat: usize) -> Option<Picked> {
-        let Seat { state, .. } = &self.seats[seat];
-        Some(Picked {
-            index: self.seats[seat].index(),
-            in_flight: state.admit(self.now)?,
-            transition: None,
-        })
+        admit(&self.seats[seat], self.now)
     }
 }
 

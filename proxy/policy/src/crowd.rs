@@ -13,12 +13,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::marks::Marks;
 use crate::since;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 const NEVER: u64 = u64::MAX;
 
@@ -34,7 +34,37 @@ pub struct Crowd {
     rotation: AtomicU32,
     /// When the first of the queue may be probed.
     soonest: AtomicU64,
+    /// When somebody last came or came back: milliseconds since the epoch, plus 1. 0: nobody did.
+    warmed: AtomicU64,
+    /// Whether tries in flight are counted for all together, and how many are.
+    counts: AtomicBool,
+    in_flight: AtomicU32,
+    /// By reason.
+    spilled: [AtomicU64; 2],
     roll: Mutex<Roll>,
+}
+
+/// Why a request went elsewhere than it would by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spill {
+    /// Too few endpoints of the caller's zone are healthy.
+    Zone,
+    /// The endpoint its key belongs to has enough to do.
+    Load,
+}
+
+impl Spill {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::Zone, Self::Load];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Zone => "zone",
+            Self::Load => "load",
+        }
+    }
 }
 
 /// Who sits where in the rotation of now.
@@ -82,6 +112,10 @@ impl Crowd {
             open: AtomicU32::new(0),
             rotation: AtomicU32::new(0),
             soonest: AtomicU64::new(NEVER),
+            warmed: AtomicU64::new(0),
+            counts: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            spilled: std::array::from_fn(|_| AtomicU64::new(0)),
             roll: Mutex::default(),
         }
     }
@@ -99,6 +133,55 @@ impl Crowd {
     /// Milliseconds since the epoch, as listings count them.
     pub(crate) fn millis(&self, at: Instant) -> u64 {
         since::millis(self.epoch, at)
+    }
+
+    /// Requests that spilled so far.
+    #[must_use]
+    pub fn spilled(&self, why: Spill) -> u64 {
+        self.spilled[why as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn spills(&self, why: Spill) {
+        self.spilled[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody begins to warm up.
+    pub(crate) fn warms(&self, now: Instant) {
+        self.warmed
+            .fetch_max(self.millis(now).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether somebody began to warm up less than `window` ago.
+    pub(crate) fn warmed_within(&self, window: Duration, now: Instant) -> bool {
+        let warmed = self.warmed.load(Ordering::Relaxed);
+        let since = |at: u64| self.millis(now).saturating_sub(at);
+        warmed
+            .checked_sub(1)
+            .is_some_and(|at| u128::from(since(at)) < window.as_millis())
+    }
+
+    /// Whether tries that begin from now on are counted for all endpoints together.
+    pub(crate) fn count_in_flight(&self, counts: bool) {
+        self.counts.store(counts, Ordering::Relaxed);
+    }
+
+    /// Counts a try that begins, if they are counted: what is counted is to be given back.
+    pub(crate) fn try_begins(&self) -> bool {
+        let counts = self.counts.load(Ordering::Relaxed);
+        if counts {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        counts
+    }
+
+    /// Gives back what was counted.
+    pub(crate) fn try_ends(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tries in flight of all endpoints, of those that were counted.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_offered(&self, offered: usize) {

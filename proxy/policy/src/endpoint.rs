@@ -12,11 +12,12 @@ use crate::breaker::{
     Breaker, BreakerState, GENERATIONS, Observation, Record, State, Ticket, Transition,
 };
 use crate::crowd::{Crowd, Listing, Place};
-use crate::ewma::PeakEwma;
+use crate::ewma::{PeakEwma, RETRY_AFTER_LIMIT};
 use crate::since;
-use crate::snapshot::{BreakerPolicy, EndpointKey};
+use crate::slow_start;
+use crate::snapshot::{BreakerPolicy, EndpointKey, SlowStart};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 mod in_flight;
 
@@ -30,6 +31,12 @@ pub struct EndpointState {
     place: Place,
     pending: AtomicU32,
     load: PeakEwma,
+    /// Since when it warms up: milliseconds since the epoch, plus 1. 0: it was there from the start.
+    warm_since: AtomicU64,
+    /// Until when it asked to be left alone, in the same way.
+    rests_until: AtomicU64,
+    /// See [`offering`].
+    offering: AtomicU8,
     verdict: AtomicU64,
     record: Record,
     breaker: Mutex<Breaker>,
@@ -44,6 +51,19 @@ pub(crate) enum Standing {
     Vacant { waited: Duration },
     /// Nothing.
     Out,
+}
+
+/// An endpoint that throttles and does not say how long is left alone for this long.
+const REST: Duration = Duration::from_secs(1);
+/// Requests in flight that a penalty of one second weighs as much as: what it
+/// is to peak EWMA beside an endpoint of which nothing is known.
+const PENALTY_REQUESTS: f64 = 32.0;
+
+/// Whether the registry offers it.
+mod offering {
+    pub(super) const UNKNOWN: u8 = 0;
+    pub(super) const OFFERED: u8 = 1;
+    pub(super) const WITHHELD: u8 = 2;
 }
 
 /// The verdict: two bits of kind, 22 of generation, 40 of milliseconds since the epoch (34 years).
@@ -65,6 +85,9 @@ impl EndpointState {
             place: Place::default(),
             pending: AtomicU32::new(0),
             load: PeakEwma::new(crowd.epoch()),
+            warm_since: AtomicU64::new(0),
+            rests_until: AtomicU64::new(0),
+            offering: AtomicU8::new(offering::UNKNOWN),
             verdict: AtomicU64::new(verdict::CLOSED),
             record: Record::new(crowd.epoch()),
             breaker: Mutex::new(Breaker::default()),
@@ -111,6 +134,55 @@ impl EndpointState {
     /// Of the breaker's state, as its verdict has it.
     fn generation(&self) -> u32 {
         generation(self.verdict.load(Ordering::Acquire))
+    }
+
+    /// What a further request costs by those in flight alone, penalties
+    /// included; `share` and `now` as there.
+    pub(crate) fn queue_at(&self, share: f64, now: u64) -> f64 {
+        let penalty = f64::from(self.load.penalty_at(now)) * PENALTY_REQUESTS;
+        f64::from(self.pending()) / share + penalty
+    }
+
+    /// Whether it asked to be left alone, and `now` it still is; in milliseconds since the crowd's epoch.
+    pub(crate) fn rests_at(&self, now: u64) -> bool {
+        self.rests_until.load(Ordering::Relaxed) > now
+    }
+
+    fn rest(&self, retry_after: Option<Duration>, now: Instant) {
+        let rest = retry_after.unwrap_or(REST).min(RETRY_AFTER_LIMIT);
+        self.rests_until
+            .fetch_max(self.millis(now + rest).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Hears whether the registry offers it from now on; one that is offered
+    /// again warms up anew.
+    pub(crate) fn offer(&self, is_offered: bool, now: Instant) {
+        let next = match is_offered {
+            true => offering::OFFERED,
+            false => offering::WITHHELD,
+        };
+        let before = self.offering.swap(next, Ordering::Relaxed);
+        if is_offered && before == offering::WITHHELD {
+            self.warm_up(now);
+        }
+    }
+
+    /// Begins slow start, where policy has it: it newly came, or came back.
+    pub(crate) fn warm_up(&self, now: Instant) {
+        self.warm_since
+            .store(self.millis(now).saturating_add(1), Ordering::Relaxed);
+        self.crowd.warms(now);
+    }
+
+    /// What part of its share it gets under slow start.
+    pub(crate) fn warmth(&self, policy: &SlowStart, now: Instant) -> f64 {
+        match self.warm_since.load(Ordering::Relaxed) {
+            0 => 1.0,
+            since => {
+                let passed = self.millis(now).saturating_sub(since - 1);
+                slow_start::share(policy, Duration::from_millis(passed))
+            }
+        }
     }
 
     pub(crate) fn standing(&self, now: Instant) -> Standing {
@@ -208,6 +280,8 @@ impl EndpointState {
                     Some(latency) => self.load.restart(latency, now),
                     None => self.load.clear(now),
                 }
+                self.rests_until.store(0, Ordering::Relaxed);
+                self.warm_up(now);
                 self.crowd.closed();
             }
             _ => {}

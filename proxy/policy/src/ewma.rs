@@ -104,11 +104,15 @@ impl PeakEwma {
     pub(crate) fn cost_at(&self, now: u64) -> f64 {
         let (average, at) = unpack(self.average.load(Ordering::Relaxed));
         let decayed = average * keep(elapsed(at, now), DECAY);
-        let penalty = match self.penalty.load(Ordering::Relaxed) {
+        f64::from(decayed + self.penalty_at(now))
+    }
+
+    /// What failures and throttles add to it, in seconds; `now` as there.
+    pub(crate) fn penalty_at(&self, now: u64) -> f32 {
+        match self.penalty.load(Ordering::Relaxed) {
             0 => 0.0,
             until => PENALTY * keep(now.saturating_sub(until - 1), PENALTY_DECAY),
-        };
-        f64::from(decayed + penalty)
+        }
     }
 
     fn millis(&self, now: Instant) -> u64 {

@@ -52,6 +52,9 @@ pub mod crowd;
 // The endpoints a registry offers, laid out for draws by chance.
 pub mod rotation;
 
+// The key of a request, for balancers that hash.
+pub mod affinity;
+
 // Which endpoint takes the next try.
 pub mod balance;
 
@@ -80,9 +83,12 @@ pub mod flag;
 #[cfg(feature = "loom")]
 pub mod exposed;
 
+mod hash;
 mod marks;
 mod ring;
+mod rounds;
 mod since;
+mod slow_start;
 mod sync;
 #[cfg(test)]
 mod testing;

@@ -37,6 +37,21 @@ impl Marks {
         }
     }
 
+    /// How many of the numbers below `end` are in the set.
+    pub(crate) fn count_below(&self, end: usize) -> usize {
+        let starts = (0..end).step_by(WORD);
+        let of_word = |(start, word): (usize, &AtomicU64)| {
+            let left = end - start;
+            let wanted = if left < WORD {
+                (1 << left) - 1
+            } else {
+                u64::MAX
+            };
+            (word.load(Ordering::Relaxed) & wanted).count_ones() as usize
+        };
+        starts.zip(&self.0).map(of_word).sum()
+    }
+
     /// The numbers in the set, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         (0..).step_by(WORD).zip(&self.0).flat_map(|(first, word)| {
@@ -62,6 +77,7 @@ mod tests {
             (0..count).for_each(|number| marks.set(number, number % 3 == 0));
             assert!(marks.iter().eq((0..count).step_by(3)), "{count}");
             assert!((0..count).all(|number| marks.has(number) == (number % 3 == 0)));
+            assert!((0..=count).all(|end| marks.count_below(end) == end.div_ceil(3)));
             (0..count).for_each(|number| marks.set(number, true));
             assert!(marks.iter().eq(0..count), "{count}");
         }

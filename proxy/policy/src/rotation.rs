@@ -2,27 +2,44 @@
 //! per Snapshot so that a pick need not go over them.
 //!
 //! Made beside the live state, read by every pick of every worker. A seat for
-//! each endpoint that is healthy and has a weight; where weights differ, a
-//! draw by weight is one look at a table (the alias method of Walker, in
-//! integers and so exact). Which seats are closed and who waits for a probe
-//! changes meanwhile: the [`Crowd`] knows, until the next rotation begins. It
-//! decides nothing.
+//! each endpoint that is healthy and has a weight, those of the caller's zone
+//! first where policy looks at zones; what the algorithm needs to draw by
+//! weight, or to find the home of a key, lies beside. Which seats are closed and
+//! who waits for a probe changes meanwhile: the [`Crowd`] knows, until the next
+//! rotation begins. It decides nothing.
+
+mod homes;
+mod maglev;
+mod ring_hash;
+mod tier;
+mod zones;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 #[cfg(any(test, feature = "loom"))]
 use crate::crowd::Listing;
-use crate::crowd::{Crowd, Seating};
+use crate::crowd::{Crowd, Seating, Spill};
 use crate::endpoint::EndpointState;
-use crate::snapshot::Endpoint;
+use crate::snapshot::{Algorithm, Balancer, Endpoint, SlowStart};
+
+pub(crate) use self::homes::Homes;
+pub(crate) use self::tier::Tier;
+use self::zones::Far;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Rotation {
     seats: Box<[Seat]>,
-    /// Beside the seats; empty where all weigh the same.
-    columns: Box<[Column]>,
-    weight: u64,
+    /// All of them, or those of the caller's zone.
+    near: Tier,
+    far: Option<Far>,
+    /// For algorithms that hash.
+    homes: Option<Arc<Homes>>,
+    algorithm: Algorithm,
+    slow_start: Option<SlowStart>,
+    /// Whether two choices over all seats are all there is to it.
+    is_plain: bool,
     crowd: Arc<Crowd>,
     seating: Seating,
 }
@@ -36,12 +53,30 @@ pub(crate) struct Seat {
     pub(crate) weight: u32,
 }
 
-/// Draws are spread evenly over columns; in each, those below a mark are its
-/// own seat's, the rest another's.
+/// What a rotation is laid out by, beside its endpoints.
 #[derive(Debug, Clone, Copy)]
-struct Column {
-    below: u64,
-    other: u32,
+pub struct Layout<'a> {
+    /// How an endpoint is chosen.
+    pub balancer: &'a Balancer,
+    /// The caller's zone, if it has one.
+    pub zone: Option<&'a str>,
+    /// What is the same is taken over from it.
+    pub before: Option<&'a Rotation>,
+    /// No earlier than the crowd's epoch.
+    pub now: Instant,
+}
+
+impl<'a> Layout<'a> {
+    /// For a caller of no zone, with nothing before.
+    #[must_use]
+    pub const fn new(balancer: &'a Balancer, now: Instant) -> Self {
+        Self {
+            balancer,
+            zone: None,
+            before: None,
+            now,
+        }
+    }
 }
 
 impl Seat {
@@ -60,36 +95,80 @@ impl Rotation {
         endpoints: &[Arc<Endpoint>],
         states: &[Arc<EndpointState>],
         crowd: &Arc<Crowd>,
+        layout: &Layout<'_>,
     ) -> Self {
         debug_assert_eq!(
             endpoints.len(),
             states.len(),
             "states stand beside their endpoints"
         );
-        let offered = (0u32..)
-            .zip(endpoints.iter().zip(states))
-            .filter(|(_, (endpoint, _))| endpoint.healthy && endpoint.weight > 0);
-        let seats: Box<[Seat]> = offered
-            .map(|(index, (endpoint, state))| Seat {
-                state: Arc::clone(state),
-                index,
-                weight: endpoint.weight,
-            })
-            .collect();
-        let weight = seats.iter().map(|seat| u64::from(seat.weight)).sum();
-        let is_even = seats.windows(2).all(|two| two[0].weight == two[1].weight);
+        let Layout {
+            balancer,
+            zone,
+            before,
+            now,
+        } = *layout;
+        for (endpoint, state) in endpoints.iter().zip(states) {
+            state.offer(is_offered(endpoint), now);
+        }
+        let seat = |index: usize| Seat {
+            state: Arc::clone(&states[index]),
+            index: index as u32,
+            weight: endpoints[index].weight,
+        };
+        let is_near = |endpoint: &Endpoint| match (balancer.locality, zone) {
+            (Some(_), Some(zone)) => zones::is_in(endpoint, zone),
+            _ => true,
+        };
+        let offered = (0..endpoints.len()).filter(|index| is_offered(&endpoints[*index]));
+        let (mut order, others): (Vec<usize>, Vec<usize>) =
+            offered.partition(|index| is_near(&endpoints[*index]));
+        let split = order.len();
+        order.extend(others);
+        let seats: Box<[Seat]> = order.iter().map(|index| seat(*index)).collect();
+        // A zone of which nobody is there is no place to stay.
+        let is_split = split > 0 && split < seats.len();
+        let (near, far) = match balancer.locality.filter(|_| is_split) {
+            None => (Tier::of(&seats, 0, seats.len()), None),
+            Some(locality) => {
+                let serves = |endpoint: &&Arc<Endpoint>| endpoint.weight > 0 && is_near(endpoint);
+                let far = Far {
+                    tier: Tier::of(&seats, split, seats.len()),
+                    near: endpoints.iter().filter(serves).count(),
+                    min_healthy_percent: locality.min_healthy_percent,
+                };
+                (Tier::of(&seats, 0, split), Some(far))
+            }
+        };
+        let homes = balancer.algorithm.hashing().and_then(|_| {
+            let named =
+                |index: &usize| (Arc::clone(&endpoints[*index].id), endpoints[*index].weight);
+            let before = before.and_then(|before| before.homes.as_ref());
+            Homes::among(
+                &balancer.algorithm,
+                order.iter().map(named).collect(),
+                before,
+            )
+        });
+        let is_bounded = balancer
+            .algorithm
+            .hashing()
+            .is_some_and(|hashing| hashing.bounded_load.is_some());
+        crowd.count_in_flight(is_bounded);
         let seating = crowd.begin_rotation(seats.len(), |seat| {
             let state = &seats[seat].state;
             (state.place(), state.listing())
         });
         Self {
-            columns: if is_even {
-                Box::default()
-            } else {
-                columns(&seats, weight)
-            },
+            is_plain: balancer.algorithm == Algorithm::PeakEwma
+                && far.is_none()
+                && balancer.slow_start.is_none(),
             seats,
-            weight,
+            near,
+            far,
+            homes,
+            algorithm: balancer.algorithm.clone(),
+            slow_start: balancer.slow_start,
             crowd: Arc::clone(crowd),
             seating,
         }
@@ -105,6 +184,19 @@ impl Rotation {
 
     pub(crate) const fn seating(&self) -> &Seating {
         &self.seating
+    }
+
+    pub(crate) const fn algorithm(&self) -> &Algorithm {
+        &self.algorithm
+    }
+
+    pub(crate) fn homes(&self) -> Option<&Homes> {
+        self.homes.as_deref()
+    }
+
+    /// Whether a pick is two choices of peak EWMA over all seats, with nothing that bends them.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Whether the crowd still keeps [`Rotation::seating`] true.
@@ -131,55 +223,52 @@ impl Rotation {
         self.seats.iter().enumerate().all(is_true) && self.crowd.open() as usize == out
     }
 
-    /// Whether all weigh the same.
-    pub(crate) const fn is_even(&self) -> bool {
-        self.columns.is_empty()
+    /// All seats, or those of the caller's zone.
+    pub(crate) const fn near(&self) -> &Tier {
+        &self.near
     }
 
-    /// The mean weight.
-    pub(crate) fn mean(&self) -> f64 {
-        self.weight as f64 / self.seats.len() as f64
-    }
-
-    /// A seat by chance, in proportion to weight. There is at least one.
-    pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> usize {
-        let seat = rng.usize(..self.seats.len());
-        match self.columns.get(seat) {
-            Some(column) if rng.u64(..self.weight) >= column.below => column.other as usize,
-            _ => seat,
+    /// Where a request looks first, and where then.
+    pub(crate) fn tiers(&self, rng: &mut fastrand::Rng) -> (&Tier, Option<&Tier>) {
+        let Some(far) = &self.far else {
+            return (&self.near, None);
+        };
+        let closed = match self.crowd.open() {
+            0 => self.near.count(),
+            _ => self.seating.closed.count_below(self.near.count()),
+        };
+        if zones::stays(closed, far.near, far.min_healthy_percent, rng) {
+            (&self.near, Some(&far.tier))
+        } else {
+            self.crowd.spills(Spill::Zone);
+            (&far.tier, Some(&self.near))
         }
     }
 
-    /// A seat by chance that is not `one`, each alike. There are at least two.
-    pub(crate) fn draw_other(&self, one: usize, rng: &mut fastrand::Rng) -> usize {
-        let seat = rng.usize(..self.seats.len() - 1);
-        seat + usize::from(seat >= one)
+    /// Slow start, if policy has it and somebody may be in it.
+    pub(crate) fn warming(&self, now: Instant) -> Option<SlowStart> {
+        self.slow_start
+            .filter(|policy| self.crowd.warmed_within(policy.window, now))
+    }
+
+    /// Requests of this port that spilled so far, this rotation's and earlier ones'.
+    #[must_use]
+    pub fn spilled(&self, why: Spill) -> u64 {
+        self.crowd.spilled(why)
+    }
+
+    /// What part of its share an endpoint gets now, for people: 1 but in slow start.
+    #[must_use]
+    pub fn share_of(&self, state: &EndpointState, now: Instant) -> f64 {
+        match self.warming(now) {
+            Some(policy) => state.warmth(&policy, now),
+            None => 1.0,
+        }
     }
 }
 
-/// Weights are scaled by the number of seats, so that the mean is `weight` and
-/// every column holds just that much: what a light seat leaves of its column
-/// is filled by a heavy one, until nothing is left over.
-fn columns(seats: &[Seat], weight: u64) -> Box<[Column]> {
-    let scaled = |seat: &Seat| u64::from(seat.weight) * seats.len() as u64;
-    let own = |(other, seat): (u32, &Seat)| Column {
-        below: scaled(seat),
-        other,
-    };
-    let mut columns: Box<[Column]> = (0..).zip(seats).map(own).collect();
-    let (mut light, mut heavy): (Vec<_>, Vec<_>) =
-        (0..seats.len()).partition(|seat| columns[*seat].below < weight);
-    while let Some(small) = light.pop()
-        && let Some(&large) = heavy.last()
-    {
-        columns[small].other = large as u32;
-        columns[large].below -= weight - columns[small].below;
-        if columns[large].below < weight {
-            heavy.pop();
-            light.push(large);
-        }
-    }
-    columns
+fn is_offered(endpoint: &Endpoint) -> bool {
+    endpoint.healthy && endpoint.weight > 0
 }
 
 #[cfg(test)]
@@ -196,7 +285,13 @@ mod tests {
             (endpoint(n, *weight, *healthy), Arc::new(state))
         };
         let (endpoints, states): (Vec<_>, Vec<_>) = (0..).zip(kinds).map(with).unzip();
-        Rotation::begin(&endpoints, &states, &crowd)
+        let layout = Layout {
+            balancer: &Balancer::default(),
+            zone: None,
+            before: None,
+            now: start(),
+        };
+        Rotation::begin(&endpoints, &states, &crowd, &layout)
     }
 
     #[test]
@@ -208,8 +303,8 @@ mod tests {
             .map(|s| (s.index(), s.weight))
             .collect();
         assert_eq!(seats, [(1, 2), (3, 5)]);
-        assert!(!rotation.is_even());
-        assert!((rotation.mean() - 3.5).abs() < 1e-9);
+        assert!(!rotation.near().is_even());
+        assert!((rotation.near().mean() - 3.5).abs() < 1e-9);
     }
 
     #[test]
@@ -218,8 +313,8 @@ mod tests {
         let mut rng = seeded();
         let mut seen = [0; 9];
         for _ in 0..900 {
-            let one = rotation.draw(&mut rng);
-            seen[one * 3 + rotation.draw_other(one, &mut rng)] += 1;
+            let one = rotation.near().draw(&mut rng);
+            seen[one * 3 + rotation.near().draw_other(one, &mut rng)] += 1;
         }
         assert!(seen[0] + seen[4] + seen[8] == 0, "{seen:?}");
         let pairs = [1, 2, 3, 5, 6, 7];
@@ -236,12 +331,12 @@ mod tests {
         ) {
             let kinds: Vec<_> = weights.iter().map(|weight| (*weight, true)).collect();
             let rotation = rotation(&kinds);
-            prop_assume!(!rotation.is_even());
+            prop_assume!(!rotation.near().is_even());
             let mut shares = vec![0; weights.len()];
-            for (seat, column) in rotation.columns.iter().enumerate() {
-                let own = column.below.min(rotation.weight);
+            for (seat, column) in rotation.near().columns().iter().enumerate() {
+                let own = column.below.min(rotation.near().weight());
                 shares[seat] += own;
-                shares[column.other as usize] += rotation.weight - own;
+                shares[column.other as usize] += rotation.near().weight() - own;
             }
             for (share, weight) in shares.iter().zip(&weights) {
                 prop_assert_eq!(*share, u64::from(*weight) * weights.len() as u64);

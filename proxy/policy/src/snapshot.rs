@@ -13,6 +13,12 @@ use selvage_certs::{SpiffeId, TrustDomain};
 
 use crate::authorize::AuthorizationPolicy;
 
+mod balancer;
+
+pub use self::balancer::{
+    AffinityCookie, Algorithm, Balancer, HashOn, Hashing, Locality, SlowStart, ZONE_LABEL,
+};
+
 /// What one workload knows of the mesh at one revision.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -332,12 +338,4 @@ impl Default for Limits {
             max_pending: 1024,
         }
     }
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balancer {
-    /// Power of two choices over peak EWMA.
-    #[default]
-    PeakEwma,
 }

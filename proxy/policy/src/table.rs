@@ -13,15 +13,17 @@ use std::time::Instant;
 
 use crate::crowd::Crowd;
 use crate::endpoint::EndpointState;
-use crate::rotation::Rotation;
+use crate::rotation::{Layout, Rotation};
 use crate::service::ServiceState;
-use crate::snapshot::{EndpointKey, Service, ServiceName, ServicePort, Snapshot};
+use crate::snapshot::{Balancer, EndpointKey, Service, ServiceName, ServicePort, Snapshot};
 use crate::sync::Mutex;
 
 /// Every live state, keyed beside the Snapshot.
 #[derive(Debug)]
 pub struct LiveServices {
     epoch: Instant,
+    /// The zone of this proxy, if it has one.
+    zone: Option<Arc<str>>,
     kept: Mutex<Kept>,
 }
 
@@ -30,6 +32,7 @@ struct Kept {
     services: HashMap<ServiceName, Arc<ServiceState>>,
     crowds: HashMap<(ServiceName, u16), Arc<Crowd>>,
     endpoints: HashMap<EndpointKey, Arc<EndpointState>>,
+    rotations: HashMap<(ServiceName, u16), Arc<Rotation>>,
 }
 
 /// The services of one Snapshot, each joined to its live state. As immutable as the Snapshot.
@@ -65,19 +68,32 @@ impl LivePort {
     /// later than any `now` that follows.
     #[must_use]
     pub fn alone(port: Arc<ServicePort>, epoch: Instant) -> Self {
+        let layout = Layout {
+            balancer: &Balancer::default(),
+            zone: None,
+            before: None,
+            now: epoch,
+        };
+        Self::laid_out(port, epoch, &layout)
+    }
+
+    /// The same, laid out as asked.
+    #[must_use]
+    pub fn laid_out(port: Arc<ServicePort>, epoch: Instant, layout: &Layout<'_>) -> Self {
         let crowd = Arc::new(Crowd::new(epoch));
         let fresh = |key: &EndpointKey| EndpointState::new(key.clone(), Arc::clone(&crowd));
-        Self::new(port, &crowd, |key| Arc::new(fresh(key)))
+        Self::new(port, &crowd, layout, |key| Arc::new(fresh(key)))
     }
 
     fn new(
         port: Arc<ServicePort>,
         crowd: &Arc<Crowd>,
+        layout: &Layout<'_>,
         state_of: impl Fn(&EndpointKey) -> Arc<EndpointState>,
     ) -> Self {
         let endpoints = port.endpoints.iter();
         let states: Vec<_> = endpoints.map(|endpoint| state_of(&endpoint.key)).collect();
-        let rotation = Rotation::begin(&port.endpoints, &states, crowd);
+        let rotation = Rotation::begin(&port.endpoints, &states, crowd, layout);
         Self {
             port,
             states,
@@ -111,8 +127,15 @@ impl LiveServices {
     /// Nothing known yet. `epoch` is no later than any `now` that follows.
     #[must_use]
     pub fn new(epoch: Instant) -> Self {
+        Self::in_zone(None, epoch)
+    }
+
+    /// The same for a proxy that stands in a zone.
+    #[must_use]
+    pub fn in_zone(zone: Option<Arc<str>>, epoch: Instant) -> Self {
         Self {
             epoch,
+            zone,
             kept: Mutex::new(Kept::default()),
         }
     }
@@ -151,7 +174,7 @@ impl LiveServices {
         let ports = service
             .ports
             .iter()
-            .map(|port| self.join_port(port, kept, next))
+            .map(|port| self.join_port(port, &service.policy.balancer, kept, next, now))
             .collect();
         LiveService {
             service: Arc::clone(service),
@@ -160,17 +183,40 @@ impl LiveServices {
         }
     }
 
-    fn join_port(&self, port: &Arc<ServicePort>, kept: &Kept, next: &mut Kept) -> LivePort {
+    fn join_port(
+        &self,
+        port: &Arc<ServicePort>,
+        balancer: &Balancer,
+        kept: &Kept,
+        next: &mut Kept,
+        now: Instant,
+    ) -> LivePort {
         let of_port = (port.service.clone(), port.port);
-        let crowd = kept.crowds.get(&of_port).cloned();
-        let crowd = crowd.unwrap_or_else(|| Arc::new(Crowd::new(self.epoch)));
+        let known = kept.crowds.get(&of_port);
+        let crowd = known.map_or_else(|| Arc::new(Crowd::new(self.epoch)), Arc::clone);
+        let fresh = |key: &EndpointKey| {
+            let state = Arc::new(EndpointState::new(key.clone(), Arc::clone(&crowd)));
+            // Those that were there when the port was first heard of carry their load already.
+            if known.is_some() {
+                state.warm_up(now);
+            }
+            state
+        };
         let state_of = |key: &EndpointKey| {
             let kept = kept.endpoints.get(key).cloned();
-            kept.unwrap_or_else(|| Arc::new(EndpointState::new(key.clone(), Arc::clone(&crowd))))
+            kept.unwrap_or_else(|| fresh(key))
         };
-        let live = LivePort::new(Arc::clone(port), &crowd, state_of);
+        let layout = Layout {
+            balancer,
+            zone: self.zone.as_deref(),
+            before: kept.rotations.get(&of_port).map(|before| &**before),
+            now,
+        };
+        let live = LivePort::new(Arc::clone(port), &crowd, &layout, state_of);
         let keyed = |state: &Arc<EndpointState>| (state.key().clone(), Arc::clone(state));
         next.endpoints.extend(live.states.iter().map(keyed));
+        next.rotations
+            .insert(of_port.clone(), Arc::clone(&live.rotation));
         next.crowds.insert(of_port, crowd);
         live
     }
@@ -192,11 +238,75 @@ impl LiveServices {
 mod tests {
     use super::*;
     use crate::balance::pick;
-    use crate::testing::{endpoint, seeded, service, service_port, snapshot, start};
+    use crate::snapshot::{Algorithm, HashOn, Hashing, SlowStart, TrafficPolicy};
+    use crate::testing::{endpoint, seconds, seeded, service, service_port, snapshot, start};
 
     fn with(endpoints: &[u16]) -> Snapshot {
+        balanced(endpoints, Balancer::default())
+    }
+
+    fn balanced(endpoints: &[u16], balancer: Balancer) -> Snapshot {
         let endpoints = endpoints.iter().map(|n| endpoint(*n, 1, true)).collect();
-        snapshot(vec![service(vec![service_port(80, endpoints)])])
+        let plain = service(vec![service_port(80, endpoints)]);
+        let policy = TrafficPolicy {
+            balancer,
+            ..TrafficPolicy::default()
+        };
+        snapshot(vec![Arc::new(Service {
+            name: plain.name.clone(),
+            ports: plain.ports.clone(),
+            policy: Arc::new(policy),
+        })])
+    }
+
+    fn rotation(view: &LiveView) -> Arc<Rotation> {
+        let service = view.services().next().expect("a service");
+        Arc::clone(&service.ports[0].rotation)
+    }
+
+    #[test]
+    fn only_who_comes_later_begins_slowly() {
+        let start = start();
+        let live = LiveServices::new(start);
+        let balancer = Balancer {
+            slow_start: Some(SlowStart {
+                window: seconds(10),
+                aggression: 1.0,
+                min_weight_percent: 10,
+            }),
+            ..Balancer::default()
+        };
+        let first = live.join(&balanced(&[1, 2], balancer.clone()), start);
+        let later = start + seconds(60);
+        let second = live.join(&balanced(&[1, 2, 3], balancer), later);
+        let shares = |view: &LiveView| {
+            let states = &view.services().next().expect("a service").ports[0].states;
+            let share = |state: &Arc<EndpointState>| rotation(view).share_of(state, later);
+            states.iter().map(share).collect::<Vec<_>>()
+        };
+        assert_eq!(shares(&first), [1.0, 1.0]);
+        assert_eq!(shares(&second), [1.0, 1.0, 0.1]);
+    }
+
+    #[test]
+    fn what_keys_are_found_by_is_kept_while_endpoints_stay() {
+        let start = start();
+        let live = LiveServices::new(start);
+        let balancer = Balancer {
+            algorithm: Algorithm::Maglev(Hashing {
+                on: vec![HashOn::SourceIp],
+                bounded_load: None,
+            }),
+            ..Balancer::default()
+        };
+        let homes = |endpoints: &[u16]| {
+            let view = live.join(&balanced(endpoints, balancer.clone()), start);
+            let rotation = rotation(&view);
+            std::ptr::from_ref(rotation.homes().expect("keys have homes")).addr()
+        };
+        let first = homes(&[1, 2]);
+        assert_eq!(first, homes(&[1, 2]));
+        assert_ne!(first, homes(&[1, 2, 3]));
     }
 
     #[test]

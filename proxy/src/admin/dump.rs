@@ -3,6 +3,8 @@
 //! Written by hand from the types of policy, which know no JSON, and destructured whole, so that a
 //! new field is not forgotten here. Nothing secret is in a Snapshot, and nothing is looked up.
 
+mod balancer;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,9 +13,9 @@ use selvage_policy::authorize::{
     Action, AuthorizationPolicy, Mode, Operation, PathMatch, Rule, Source,
 };
 use selvage_policy::snapshot::{
-    BackoffPolicy, Balancer, BreakerPolicy, BudgetPolicy, Endpoint, EndpointKey, InboundPolicy,
-    Limits, Mesh, MutualTls, Protocol, RetryOn, RetryPolicy, Service, ServiceName, ServicePort,
-    Snapshot, SuccessRate, Timeouts, TrafficPolicy, WorkloadName,
+    BackoffPolicy, BreakerPolicy, BudgetPolicy, Endpoint, EndpointKey, InboundPolicy, Limits, Mesh,
+    MutualTls, Protocol, RetryOn, RetryPolicy, Service, ServiceName, ServicePort, Snapshot,
+    SuccessRate, Timeouts, TrafficPolicy, WorkloadName,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +42,10 @@ pub struct EndpointState {
     pub pending: u32,
     /// Its peak EWMA, with penalties.
     pub latency: Duration,
+    /// Where it stands, as its labels say.
+    pub zone: Option<String>,
+    /// The part of its weight that slow start grants it now.
+    pub share: f64,
 }
 
 /// `/clusters`: by service, then by port, in their order.
@@ -58,6 +64,8 @@ pub fn clusters(endpoints: impl IntoIterator<Item = EndpointState>) -> Value {
             weight,
             pending,
             latency,
+            zone,
+            share,
         } = endpoint;
         let value = json!({
             "id": id,
@@ -68,6 +76,8 @@ pub fn clusters(endpoints: impl IntoIterator<Item = EndpointState>) -> Value {
             "weight": weight,
             "pending": pending,
             "latencyMs": milliseconds(latency),
+            "zone": zone,
+            "share": (share * 1e3).round() / 1e3,
         });
         services
             .entry(service.to_string())
@@ -226,9 +236,7 @@ fn traffic_policy(policy: &TrafficPolicy) -> Value {
             "maxRequests": max_requests,
             "maxPending": max_pending,
         },
-        "loadBalancer": match balancer {
-            Balancer::PeakEwma => "peak-ewma",
-        },
+        "loadBalancer": self::balancer::balancer(balancer),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use selvage_certs::JoinToken;
-use selvage_policy::snapshot::WorkloadName;
+use selvage_policy::snapshot::{WorkloadName, ZONE_LABEL};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -81,7 +81,7 @@ async fn begin_static(
     files: Option<&IdentityFiles>,
 ) -> anyhow::Result<Sources> {
     let trust_domain = config.trust_domain.clone();
-    let discovery = Discovery::of_files();
+    let discovery = Discovery::of_files(zone(config));
     let sources = files::read(resources)?;
     let snapshot = files::load(&sources, workload, &trust_domain, 1)?;
     discovery.swap(snapshot, Default::default());
@@ -138,7 +138,7 @@ fn begin_dynamic(
             "stateDir cannot be used: a restart will need the control plane");
         StateDir::default()
     });
-    let (discovery, wants) = Discovery::on_demand();
+    let (discovery, wants) = Discovery::on_demand(zone(config));
     let attestor = Attestor {
         control_plane: control_plane.clone(),
         token: token.map(read_token).transpose()?,
@@ -175,6 +175,12 @@ fn begin_dynamic(
         control_plane: Some(control_plane),
         stream: Some(stream),
     })
+}
+
+/// Where we stand, if the workload's labels say it.
+fn zone(config: &Config) -> Option<Arc<str>> {
+    let labels = &config.workload.labels;
+    labels.get(ZONE_LABEL).map(|zone| zone.as_str().into())
 }
 
 fn read_token(token: &Token) -> anyhow::Result<JoinToken> {

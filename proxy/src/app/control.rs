@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use selvage_api::v1;
 use selvage_policy::breaker::BreakerState;
+use selvage_policy::crowd::Spill;
 use selvage_policy::endpoint::EndpointState;
-use selvage_policy::snapshot::Protocol;
+use selvage_policy::snapshot::{Protocol, ZONE_LABEL};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -150,6 +151,9 @@ fn fill(shared: &Shared, gauges: &mut Gauges) {
                 };
                 gauges.endpoints(&label, condition, 1);
             }
+            for why in Spill::ALL {
+                gauges.spills(&label, why, port.rotation.spilled(why));
+            }
         }
     }
 }
@@ -210,6 +214,8 @@ fn endpoints(shared: &Shared) -> Vec<dump::EndpointState> {
                     weight: endpoint.weight,
                     pending: state.pending(),
                     latency: latency(state, now),
+                    zone: endpoint.labels.get(ZONE_LABEL).cloned(),
+                    share: port.rotation.share_of(state, now),
                 });
             }
         }

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use selvage_policy::balance::Ask;
 use selvage_policy::classify::{Outcome, TransportFailure};
 use selvage_policy::endpoint::Report;
 use selvage_policy::flag::Flag;
@@ -100,7 +101,7 @@ where
     };
     log.goes_to(&destination);
     let record = series.open(worker.index);
-    let flag = match carry(worker, &destination, stream, &record, &mut log).await {
+    let flag = match carry(worker, &destination, downstream, stream, &record, &mut log).await {
         Ok(flag) => flag,
         Err(error) => {
             tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
@@ -118,6 +119,7 @@ where
 async fn carry<S>(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
+    downstream: &Downstream,
     stream: S,
     record: &TcpRecord,
     log: &mut ConnectionLog<'_>,
@@ -131,7 +133,7 @@ where
         stream.abort();
         return Err(overflow());
     };
-    let (connected, mut in_flight) = match reach(worker, destination, log).await {
+    let (connected, mut in_flight) = match reach(worker, destination, downstream, log).await {
         Ok(reached) => reached,
         Err(error) => {
             stream.abort();
@@ -154,14 +156,21 @@ where
 async fn reach(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
+    downstream: &Downstream,
     log: &mut ConnectionLog<'_>,
 ) -> Result<(Connected, selvage_policy::endpoint::InFlight), ProxyError> {
     let policy = destination.policy();
+    let key = destination.key_of_connection(downstream.remote.ip());
     let mut tried = Vec::new();
     loop {
         let now = Instant::now().into_std();
+        let ask = Ask {
+            tried: &tried,
+            retryable: true,
+            key,
+        };
         let picked = worker
-            .with_rng(|rng| destination.pick(&tried, true, now, rng))
+            .with_rng(|rng| destination.pick(ask, now, rng))
             .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
         let mut in_flight = picked.in_flight;
         if let Some(transition) = picked.transition {

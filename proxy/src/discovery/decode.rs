@@ -3,6 +3,7 @@
 //! build here instead of vanishing; what is malformed is refused by name.
 
 mod authorization;
+mod balancer;
 mod service;
 mod traffic;
 

@@ -70,23 +70,23 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// All is known from files.
+    /// All is known from files. `zone` is where we stand, if that is known.
     #[must_use]
-    pub fn of_files() -> Arc<Self> {
-        Arc::new(Self::new(None))
+    pub fn of_files(zone: Option<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self::new(None, zone))
     }
 
     /// More is learnt on first use: the receiver gets the names asked for.
     #[must_use]
-    pub fn on_demand() -> (Arc<Self>, mpsc::Receiver<ServiceName>) {
+    pub fn on_demand(zone: Option<Arc<str>>) -> (Arc<Self>, mpsc::Receiver<ServiceName>) {
         let (sender, receiver) = mpsc::channel(WANTS);
-        (Arc::new(Self::new(Some(sender))), receiver)
+        (Arc::new(Self::new(Some(sender), zone)), receiver)
     }
 
-    fn new(wants: Option<mpsc::Sender<ServiceName>>) -> Self {
+    fn new(wants: Option<mpsc::Sender<ServiceName>>, zone: Option<Arc<str>>) -> Self {
         Self {
             view: ArcSwapOption::empty(),
-            live: LiveServices::new(Instant::now()),
+            live: LiveServices::in_zone(zone, Instant::now()),
             changed: watch::Sender::new(0),
             wants,
             asked: Mutex::default(),

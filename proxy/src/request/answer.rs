@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -73,6 +73,9 @@ pub(super) fn answer(
         grpc_status,
     } = *answered;
     let (mut parts, mut body) = response.into_parts();
+    if let Some(cookie) = outgoing.affinity.cookie() {
+        parts.headers.append(SET_COOKIE, cookie.clone());
+    }
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let open = worker.shared.lifecycle.opened(record.direction());

@@ -1,6 +1,7 @@
 //! A request as it is sent: taken apart once, put together for each try.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
+use selvage_policy::affinity::{self, Key, Told};
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::Attempts;
@@ -21,6 +23,7 @@ use crate::http::is_grpc;
 use crate::http::received::Received;
 use crate::http::replay::{Activity, Gate, Replay, RequestBody};
 use crate::upstream::{Destination, Way};
+use crate::worker::Worker;
 
 /// A request as it is sent, as often as need be.
 pub(super) struct Outgoing {
@@ -44,6 +47,8 @@ pub(super) struct Outgoing {
     pub(super) peeks: bool,
     pub(super) gate: Option<Arc<Gate>>,
     upgrade: RefCell<Option<OnUpgrade>>,
+    /// What its endpoint is chosen by, where that is a key.
+    pub(super) affinity: Key,
 }
 
 impl Outgoing {
@@ -73,6 +78,7 @@ impl Outgoing {
             peeks: false,
             gate,
             upgrade: RefCell::new(upgrade),
+            affinity: Key::None,
         }
     }
 
@@ -96,6 +102,18 @@ impl Outgoing {
         match self.deadline.0 {
             Some(deadline) if deadline::remaining(deadline, now).is_none() => Err(late()),
             _ => Ok(()),
+        }
+    }
+
+    /// Finds the key of its endpoint, if those of `policy` are chosen by one.
+    pub(super) fn keyed_by(&mut self, policy: &TrafficPolicy, source: IpAddr, worker: &Worker) {
+        if let Some(hashing) = policy.balancer.algorithm.hashing() {
+            let told = Told {
+                headers: &self.headers,
+                uri: &self.uri,
+                source,
+            };
+            self.affinity = worker.with_rng(|rng| affinity::of_request(&hashing.on, told, rng));
         }
     }
 

@@ -3,6 +3,7 @@
 //! however the request ends.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,6 +266,11 @@ impl Record {
         self.flag = flag;
         self.held.lease = lease;
         self.held.in_flight = Some(in_flight);
+    }
+
+    /// Where it came from.
+    pub(super) fn source(&self) -> IpAddr {
+        self.downstream.remote.ip()
     }
 
     /// Which way it goes.

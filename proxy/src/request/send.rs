@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use selvage_policy::balance::Picked;
+use selvage_policy::balance::{Ask, Picked};
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::deadline::{DeadlineOwner, is_as_good_as_over};
 use selvage_policy::endpoint::{InFlight, Report};
@@ -126,7 +126,12 @@ pub(super) async fn attempt(
     let now = clock::recent();
     let picked = worker
         .with_rng(|rng| {
-            destination.pick(attempts.tried(), attempts.retryable(), now.into_std(), rng)
+            let ask = Ask {
+                tried: attempts.tried(),
+                retryable: attempts.retryable(),
+                key: outgoing.affinity.key(),
+            };
+            destination.pick(ask, now.into_std(), rng)
         })
         .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
     let Picked {

@@ -9,13 +9,16 @@ pub mod failure;
 pub mod http2;
 pub mod pool;
 
+use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::Version;
 use http::uri::Authority;
-use selvage_policy::balance::{self, NoHealthyEndpoint, Picked};
+use selvage_policy::affinity;
+use selvage_policy::balance::{self, Ask, NoHealthyEndpoint, Picked, Turns};
 use selvage_policy::endpoint::EndpointState;
 use selvage_policy::rotation::Rotation;
 use selvage_policy::service::ServiceState;
@@ -42,6 +45,8 @@ pub struct Destination {
     pub pools: Vec<Rc<Pool>>,
     /// Those of the endpoints that are offered, to pick from.
     pub rotation: Arc<Rotation>,
+    /// Whose turn it is at this worker, where endpoints take turns.
+    pub turns: RefCell<Turns>,
     /// `host:port` for requests that name none.
     pub authority: Authority,
     /// `namespace/service`.
@@ -75,12 +80,19 @@ impl Destination {
     /// Chooses the endpoint of the next try.
     pub fn pick(
         &self,
-        tried: &[usize],
-        retryable: bool,
+        ask: Ask<'_>,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Result<Picked, NoHealthyEndpoint> {
-        balance::pick(&self.rotation, tried, retryable, now, rng)
+        let mut turns = self.turns.borrow_mut();
+        balance::pick_for(&self.rotation, ask, Some(&mut turns), now, rng)
+    }
+
+    /// The key of a connection of opaque bytes, where endpoints are chosen by one.
+    #[must_use]
+    pub fn key_of_connection(&self, source: IpAddr) -> Option<u64> {
+        let hashing = self.policy().balancer.algorithm.hashing()?;
+        affinity::of_connection(&hashing.on, source)
     }
 
     /// How a request travels to the endpoint at `index`.

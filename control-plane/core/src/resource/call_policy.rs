@@ -6,9 +6,9 @@
 use serde::Deserialize;
 
 use super::check_method;
+use super::load_balancer::LoadBalancer;
 use super::retry_condition::RetryCondition;
 use crate::config::Checker;
-use crate::nearest::nearest;
 use crate::scalar::{ByteSize, Duration, Percent};
 
 /// Retries of one request, beyond its first try.
@@ -136,22 +136,7 @@ leaves! {
         /// Requests that wait for a connection.
         max_pending: Option<u32>,
     }
-    /// How an endpoint is chosen.
-    LoadBalancer {
-        /// Only `peak-ewma` so far.
-        algorithm: Option<String>,
-    }
 }
-
-/// Names of algorithms; the first one works.
-const ALGORITHMS: [&str; 6] = [
-    "peak-ewma",
-    "least-request",
-    "round-robin",
-    "random",
-    "ring-hash",
-    "maglev",
-];
 
 impl CallPolicy {
     /// Reports what contradicts itself. `base` is the path of this policy.
@@ -167,25 +152,7 @@ impl CallPolicy {
             let path = format!("{base}.limits.{name}");
             check.require(limit != Some(0), path, "expected at least 1, found `0`");
         }
-        if let Some(algorithm) = self.load_balancer.algorithm.as_deref() {
-            check_algorithm(algorithm, format!("{base}.loadBalancer.algorithm"), check);
-        }
-    }
-}
-
-fn check_algorithm(algorithm: &str, path: String, check: &mut Checker<'_>) {
-    match ALGORITHMS.iter().position(|known| *known == algorithm) {
-        Some(0) => {}
-        Some(_) => check.error_with_help(
-            path,
-            format!("`{algorithm}` is not supported yet"),
-            "`peak-ewma` is",
-        ),
-        None => {
-            let near = nearest(algorithm, ALGORITHMS).unwrap_or("peak-ewma");
-            let help = format!("did you mean `{near}`?");
-            check.error_with_help(path, format!("unknown algorithm `{algorithm}`"), help);
-        }
+        self.load_balancer.check(base, check);
     }
 }
 

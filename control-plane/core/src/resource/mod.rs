@@ -5,6 +5,7 @@
 
 pub mod authorization_policy;
 pub mod call_policy;
+pub mod load_balancer;
 pub mod mesh_config;
 pub mod reference;
 pub mod retry_condition;

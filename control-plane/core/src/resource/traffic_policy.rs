@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 
-use super::call_policy::{CallPolicy, CircuitBreaker, Limits, LoadBalancer, Retry, Timeouts};
+use super::call_policy::{CallPolicy, CircuitBreaker, Limits, Retry, Timeouts};
+use super::load_balancer::LoadBalancer;
 use super::reference::{TargetRef, check_targets};
 use crate::config::Checker;
 

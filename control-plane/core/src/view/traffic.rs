@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use selvage_api::v1;
 
+use super::load_balancer::balancing;
 use crate::resource::call_policy::{Backoff, CallPolicy, CircuitBreaker, Retry, Timeouts};
 use crate::resource::retry_condition::RetryCondition;
 use crate::scalar::{ByteSize, Percent};
@@ -16,9 +17,10 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
         retry: retries,
         circuit_breaker,
         limits,
-        load_balancer: _,
+        load_balancer,
     } = policy;
     let budget = &retries.budget;
+    let balancing = balancing(load_balancer);
     v1::TrafficPolicy {
         timeouts: Some(timeouts(times)),
         retry: retry(retries),
@@ -28,7 +30,10 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
             max_requests: limits.max_requests.unwrap_or(1024),
             max_pending: limits.max_pending.unwrap_or(1024),
         }),
-        load_balancer: v1::LoadBalancer::PeakEwma.into(),
+        load_balancer: balancing.load_balancer.into(),
+        hashing: balancing.hashing,
+        slow_start: balancing.slow_start,
+        locality: balancing.locality,
         retry_budget: Some(v1::RetryBudget {
             percent: budget.percent.unwrap_or(Percent(20)).0.into(),
             interval: Some(span(
@@ -120,7 +125,7 @@ fn breaker(breaker: &CircuitBreaker) -> v1::CircuitBreaker {
     }
 }
 
-fn span(duration: Duration) -> prost_types::Duration {
+pub(super) fn span(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),

@@ -5,6 +5,7 @@
 )]
 
 mod attachment;
+mod balancing;
 mod config;
 mod hostile;
 mod parsing;

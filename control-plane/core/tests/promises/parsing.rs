@@ -233,14 +233,6 @@ fn traffic_policies_are_refused_for_contradictions() {
             "limits: {maxPendig: 1}",
             "limits.maxPendig: unknown key `maxPendig` / did you mean `maxPending`?",
         ),
-        (
-            "loadBalancer: {algorithm: maglev}",
-            "loadBalancer.algorithm: `maglev` is not supported yet / `peak-ewma` is",
-        ),
-        (
-            "loadBalancer: {algorithm: peak-ewwa}",
-            "loadBalancer.algorithm: unknown algorithm `peak-ewwa` / did you mean `peak-ewma`?",
-        ),
     ];
     for (spec, expected) in table {
         let text = format!(

@@ -25,11 +25,11 @@ fn ratings() -> ServiceName {
     ServiceName::new("shop", "ratings")
 }
 
-fn nobody() -> Registry {
+pub(crate) fn nobody() -> Registry {
     Registry::new(Instant::now(), DEFAULT_LEASE)
 }
 
-fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+pub(crate) fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
@@ -67,6 +67,9 @@ fn without_policy_the_defaults_are_filled_in() {
             max_pending: 1024,
         }),
         load_balancer: v1::LoadBalancer::PeakEwma.into(),
+        hashing: None,
+        slow_start: None,
+        locality: None,
         retry_budget: Some(v1::RetryBudget {
             percent: 20,
             interval: seconds(10),

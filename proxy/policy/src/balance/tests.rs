@@ -8,18 +8,25 @@ use super::*;
 use crate::breaker::BreakerState;
 use crate::classify::Class;
 use crate::endpoint::Report;
-use crate::snapshot::{BackoffPolicy, BreakerPolicy, Endpoint};
+use crate::rotation::Layout;
+use crate::snapshot::{BackoffPolicy, Balancer, BreakerPolicy, Endpoint};
 use crate::table::LivePort;
 use crate::testing::{endpoint, millis, seconds, seeded, service_port, start};
 
+mod algorithms;
+mod bent;
 mod model;
 mod scale;
+mod simulation;
 mod threads;
 
 struct Bench {
     endpoints: Vec<Arc<Endpoint>>,
     states: Vec<Arc<EndpointState>>,
     rotation: Arc<Rotation>,
+    balancer: Balancer,
+    turns: Turns,
+    key: Option<u64>,
     now: Instant,
     rng: fastrand::Rng,
 }
@@ -27,22 +34,46 @@ struct Bench {
 impl Bench {
     /// One endpoint for each `(weight, healthy)`.
     fn new(kinds: &[(u32, bool)]) -> Self {
-        let now = start();
+        Self::by(Balancer::default(), kinds)
+    }
+
+    /// The same with a policy; the caller stands in zone `here`.
+    fn by(balancer: Balancer, kinds: &[(u32, bool)]) -> Self {
         let endpoints = (0..)
             .zip(kinds)
             .map(|(n, (weight, healthy))| endpoint(n, *weight, *healthy));
-        let live = LivePort::alone(service_port(80, endpoints.collect()), now);
+        Self::of(balancer, endpoints.collect())
+    }
+
+    fn of(balancer: Balancer, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let now = start();
+        let layout = Layout {
+            balancer: &balancer,
+            zone: Some("here"),
+            before: None,
+            now,
+        };
+        let live = LivePort::laid_out(service_port(80, endpoints), now, &layout);
         Self {
             endpoints: live.port.endpoints.clone(),
             states: live.states,
             rotation: live.rotation,
+            balancer,
+            turns: Turns::default(),
+            key: None,
             now,
             rng: seeded(),
         }
     }
 
     fn pick(&mut self, tried: &[usize], retryable: bool) -> Result<Picked, NoHealthyEndpoint> {
-        pick(&self.rotation, tried, retryable, self.now, &mut self.rng)
+        let ask = Ask {
+            tried,
+            retryable,
+            key: self.key,
+        };
+        let turns = Some(&mut self.turns);
+        pick_for(&self.rotation, ask, turns, self.now, &mut self.rng)
     }
 
     fn index(&mut self, tried: &[usize], retryable: bool) -> Option<usize> {
@@ -84,8 +115,19 @@ impl Bench {
 
     /// As when a Snapshot is swapped in.
     fn another(&self) -> Arc<Rotation> {
+        let layout = Layout {
+            balancer: &self.balancer,
+            zone: Some("here"),
+            before: Some(&self.rotation),
+            now: self.now,
+        };
         let crowd = self.rotation.crowd();
-        Arc::new(Rotation::begin(&self.endpoints, &self.states, crowd))
+        Arc::new(Rotation::begin(
+            &self.endpoints,
+            &self.states,
+            crowd,
+            &layout,
+        ))
     }
 
     /// How `tries` tries are shared, each answered before the next.

@@ -43,6 +43,8 @@ pub struct InFlight {
     started: Instant,
     latency: Option<Duration>,
     observed: Option<Class>,
+    /// In the crowd's count too.
+    counted: bool,
 }
 
 impl InFlight {
@@ -54,6 +56,7 @@ impl InFlight {
             started: now,
             latency: None,
             observed: None,
+            counted: state.crowd.try_begins(),
         }
     }
 
@@ -139,6 +142,9 @@ impl InFlight {
         if report.class == Class::Throttled || report.class.is_failure() {
             self.state.load.penalize(report.retry_after, now);
         }
+        if report.class == Class::Throttled {
+            self.state.rest(report.retry_after, now);
+        }
         let Report {
             class,
             could_not_connect,
@@ -167,6 +173,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.state.pending.fetch_sub(1, Ordering::Relaxed);
+        if self.counted {
+            self.state.crowd.try_ends();
+        }
         if self.is_probe() && self.observed.is_none() {
             // Without a clock here: vacant since it was taken, which only makes the next probe sooner.
             self.state.release(self.ticket, self.started);

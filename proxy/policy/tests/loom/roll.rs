@@ -10,8 +10,8 @@ use selvage_policy::classify::Class;
 use selvage_policy::crowd::Crowd;
 use selvage_policy::endpoint::{EndpointState, InFlight};
 use selvage_policy::exposed::{is_true, try_open};
-use selvage_policy::rotation::Rotation;
-use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName};
+use selvage_policy::rotation::{Layout, Rotation};
+use selvage_policy::snapshot::{Balancer, Endpoint, EndpointKey, ServiceName};
 
 use crate::endpoint::{ends, take};
 use crate::{all_at_once, at_once, every_order, millis, most_orders, start};
@@ -47,7 +47,12 @@ impl Port {
             Arc::new(EndpointState::new(endpoint.key.clone(), Arc::clone(&crowd)))
         };
         let states: Vec<_> = endpoints.iter().map(fresh).collect();
-        let rotation = Rotation::begin(&endpoints, &states, &crowd);
+        let rotation = Rotation::begin(
+            &endpoints,
+            &states,
+            &crowd,
+            &Layout::new(&Balancer::default(), start),
+        );
         Self {
             crowd,
             endpoints,
@@ -57,8 +62,10 @@ impl Port {
     }
 
     /// As when a Snapshot is swapped in.
-    fn another(&self) -> Rotation {
-        Rotation::begin(&self.endpoints, &self.states, &self.crowd)
+    fn another(&self, start: Instant) -> Rotation {
+        let balancer = Balancer::default();
+        let layout = Layout::new(&balancer, start);
+        Rotation::begin(&self.endpoints, &self.states, &self.crowd, &layout)
     }
 
     fn pending(&self) -> u32 {
@@ -120,7 +127,7 @@ fn a_rotation_that_begins_misses_no_verdict() {
         let probe = take(&live.rotation, later).expect("a vacant slot");
         let begins = Arc::clone(&live);
         let (next, closed, opened) = all_at_once(
-            move || begins.another(),
+            move || begins.another(start),
             move || ends(probe, Class::Success, false, later),
             || ends(other, Class::HardFailure, false, later),
         );

@@ -12,8 +12,8 @@ use selvage_policy::balance::{PROBE_PATIENCE, pick};
 use selvage_policy::breaker::{BreakerState, Transition};
 use selvage_policy::crowd::Crowd;
 use selvage_policy::endpoint::{EndpointState, InFlight, Report};
-use selvage_policy::rotation::Rotation;
-use selvage_policy::snapshot::{BreakerPolicy, Endpoint, EndpointKey, ServiceName};
+use selvage_policy::rotation::{Layout, Rotation};
+use selvage_policy::snapshot::{Balancer, BreakerPolicy, Endpoint, EndpointKey, ServiceName};
 
 use crate::breaker::is_jittered;
 use crate::chance::{Word, sequence, sequences};
@@ -73,7 +73,7 @@ impl Bench {
         let crowd = Arc::new(Crowd::new(start));
         let mut bench = Self {
             policy: some_breaker_policy(&mut word),
-            rotation: Rotation::begin(&[], &[], &crowd),
+            rotation: Rotation::begin(&[], &[], &crowd, &Layout::new(&Balancer::default(), start)),
             crowd,
             members: Vec::new(),
             present: Vec::new(),
@@ -112,7 +112,9 @@ impl Bench {
     }
 
     fn swaps(&mut self) {
-        self.rotation = Rotation::begin(&self.endpoints, &self.states, &self.crowd);
+        let balancer = Balancer::default();
+        let layout = Layout::new(&balancer, self.now);
+        self.rotation = Rotation::begin(&self.endpoints, &self.states, &self.crowd, &layout);
     }
 
     /// Those that the registry offers.

@@ -16,10 +16,11 @@ use selvage_policy::classify::Class;
 use selvage_policy::crowd::Crowd;
 use selvage_policy::endpoint::{EndpointState, Report};
 use selvage_policy::ewma::PeakEwma;
-use selvage_policy::rotation::Rotation;
+use selvage_policy::rotation::{Layout, Rotation};
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{
-    BackoffPolicy, BreakerPolicy, BudgetPolicy, Endpoint, EndpointKey, Limits, ServiceName,
+    BackoffPolicy, Balancer, BreakerPolicy, BudgetPolicy, Endpoint, EndpointKey, Limits,
+    ServiceName,
 };
 
 use crate::{millis, start};
@@ -75,7 +76,12 @@ fn one_probe_at_a_time_and_never_too_many_open() {
     let fresh =
         |endpoint: &Arc<Endpoint>| EndpointState::new(endpoint.key.clone(), Arc::clone(&crowd));
     let states: Vec<_> = endpoints.iter().map(fresh).map(Arc::new).collect();
-    let rotation = Rotation::begin(&endpoints, &states, &crowd);
+    let rotation = Rotation::begin(
+        &endpoints,
+        &states,
+        &crowd,
+        &Layout::new(&Balancer::default(), begun),
+    );
     // By success rate alone: then at most half of them are open.
     let policy = BreakerPolicy {
         consecutive_failures: 0,

@@ -157,6 +157,8 @@ fn clusters_are_grouped_by_service_and_port() {
         weight: 3,
         pending: 2,
         latency: Duration::from_micros(1500),
+        zone: Some("eu-1".to_owned()),
+        share: 0.25,
     };
     let shown = clusters([
         endpoint("b", 80),
@@ -179,6 +181,8 @@ fn clusters_are_grouped_by_service_and_port() {
             "weight": 3,
             "pending": 2,
             "latencyMs": 1.5,
+            "zone": "eu-1",
+            "share": 0.25,
         })
     );
 }

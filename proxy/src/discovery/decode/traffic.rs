@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use selvage_api::v1;
 use selvage_policy::snapshot::{
-    BackoffPolicy, Balancer, BreakerPolicy, BudgetPolicy, Limits, RetryOn, RetryPolicy,
-    SuccessRate, Timeouts, TrafficPolicy,
+    BackoffPolicy, BreakerPolicy, BudgetPolicy, Limits, RetryOn, RetryPolicy, SuccessRate,
+    Timeouts, TrafficPolicy,
 };
 
+use super::balancer::balancer;
 use super::{InvalidResource, absent, invalid, method};
 
 pub(super) fn traffic_policy(
@@ -21,11 +22,11 @@ pub(super) fn traffic_policy(
         limits: bounds,
         load_balancer: _,
         retry_budget,
+        hashing: _,
+        slow_start: _,
+        locality: _,
     } = message;
-    let balancer = match message.load_balancer() {
-        v1::LoadBalancer::PeakEwma => Balancer::PeakEwma,
-        v1::LoadBalancer::Unspecified => return Err(absent("policy.load_balancer")),
-    };
+    let balancer = balancer(message)?;
     let breaker = circuit_breaker
         .as_ref()
         .ok_or_else(|| absent("policy.circuit_breaker"))?;
@@ -59,11 +60,14 @@ pub(super) fn traffic_policy(
     })
 }
 
-fn duration(field: &str, message: &prost_types::Duration) -> Result<Duration, InvalidResource> {
+pub(super) fn duration(
+    field: &str,
+    message: &prost_types::Duration,
+) -> Result<Duration, InvalidResource> {
     Duration::try_from(*message).map_err(|error| invalid(field, error))
 }
 
-fn required(
+pub(super) fn required(
     field: &str,
     message: Option<&prost_types::Duration>,
 ) -> Result<Duration, InvalidResource> {

@@ -3,13 +3,15 @@
 //! The one collector that is registered. It runs on the thread that scrapes, holds the tables'
 //! lock only to list the series, and reads cells while workers go on counting.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use selvage_policy::said::Ignored;
+
+use selvage_policy::crowd::Spill;
 
 use super::super::log_lines;
 use super::Core;
@@ -56,6 +58,11 @@ const ENDPOINTS: Family = (
     "selvage_endpoints",
     "Endpoints by how this proxy sees them",
     MetricType::GAUGE,
+);
+const SPILLS: Family = (
+    "selvage_balancer_spills_total",
+    "Requests that left their zone, or the endpoint of their key",
+    MetricType::COUNTER,
 );
 const TCP_OPENED: Family = (
     "selvage_tcp_connections_opened_total",
@@ -136,6 +143,7 @@ const FAMILIES: &[Family] = &[
     EXHAUSTED,
     TRANSITIONS,
     ENDPOINTS,
+    SPILLS,
     TCP_OPENED,
     TCP_CLOSED,
     TCP_BYTES,
@@ -188,6 +196,7 @@ impl Collector for Families {
         families.extend(destinations(&kept));
         families.push(authorization(&kept));
         families.push(endpoints(&gauges, &kept));
+        families.push(spills(&gauges, &kept));
         families.extend(singles(&gauges));
         families.extend(fixed(&self.core));
         families.extend(process::families());
@@ -314,6 +323,29 @@ fn endpoints(gauges: &Gauges, kept: &Kept) -> MetricFamily {
         show(OVERFLOW, &overflow);
     }
     family(ENDPOINTS, metrics)
+}
+
+/// A destination that has series has lines for these too; others are summed.
+fn spills(gauges: &Gauges, kept: &Kept) -> MetricFamily {
+    let known = kept.known_destinations();
+    let mut shown: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
+    for (destination, counts) in &gauges.spills {
+        let label = match known.contains(&**destination) {
+            true => destination,
+            false => OVERFLOW,
+        };
+        let sums = shown.entry(label).or_default();
+        sums.iter_mut()
+            .zip(counts)
+            .for_each(|(sum, count)| *sum += count);
+    }
+    let metrics = shown.iter().flat_map(|(destination, counts)| {
+        Spill::ALL.map(|why| {
+            let labels = [("destination", *destination), ("reason", why.as_str())];
+            counter(&labels, counts[why as usize])
+        })
+    });
+    family(SPILLS, metrics.collect())
 }
 
 fn singles(gauges: &Gauges) -> Vec<MetricFamily> {

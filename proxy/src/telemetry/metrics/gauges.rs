@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use selvage_policy::crowd::Spill;
+
 use super::labels::{CertificateKind, EndpointCondition};
 
 /// Fills in gauges at a scrape. It runs on the scraping thread.
@@ -16,6 +18,8 @@ pub(super) type Source = Arc<dyn Fn(&mut Gauges) + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Gauges {
     pub(super) endpoints: BTreeMap<Box<str>, [u64; 5]>,
+    /// By reason; only what has happened.
+    pub(super) spills: BTreeMap<Box<str>, [u64; 2]>,
     pub(super) certificates: BTreeMap<CertificateKind, f64>,
     pub(super) discovery_connected: Option<bool>,
     pub(super) snapshot_version: Option<u64>,
@@ -26,6 +30,14 @@ impl Gauges {
     pub fn endpoints(&mut self, destination: &str, condition: EndpointCondition, count: u64) {
         let counts = self.endpoints.entry(destination.into()).or_default();
         counts[condition as usize] += count;
+    }
+
+    /// `count` more requests for `destination` went elsewhere, for the reason `why`.
+    pub fn spills(&mut self, destination: &str, why: Spill, count: u64) {
+        if count > 0 {
+            let counts = self.spills.entry(destination.into()).or_default();
+            counts[why as usize] += count;
+        }
     }
 
     /// When a certificate expires; before 1970 counts as 1970.

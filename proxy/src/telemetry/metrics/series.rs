@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use selvage_policy::breaker::BreakerState;
+use selvage_policy::crowd::Spill;
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::RetryOutcome;
 
@@ -134,8 +135,9 @@ pub struct DestinationSeries {
 }
 
 impl DestinationSeries {
-    /// Retries by outcome, the budget, transitions, and the gauge of endpoints by state.
-    pub(super) const FIXED_LINES: usize = RETRY_OUTCOMES.len() + 1 + BREAKER_STATES.len() + 5;
+    /// Retries by outcome, the budget, transitions, the gauge of endpoints by state, and spills.
+    pub(super) const FIXED_LINES: usize =
+        RETRY_OUTCOMES.len() + 1 + BREAKER_STATES.len() + 5 + Spill::ALL.len();
 
     pub(super) fn new(slots: usize) -> Self {
         Self {

@@ -115,12 +115,13 @@ proptest! {
     fn picks_as_if_it_went_over_all(
         mut kinds in crowds(),
         made in made(),
+        balancer in prop::sample::select(algorithms::all()),
         tried in prop::collection::vec(0usize..12, 0..4),
         retryable: bool,
         seed: u64,
     ) {
         let offered: Vec<_> = kinds.iter().map(|(weight, healthy, _)| (*weight, *healthy)).collect();
-        let mut bench = Bench::new(&offered);
+        let mut bench = Bench::by(balancer, &offered);
         bench.rng = fastrand::Rng::with_seed(seed);
         if matches!(made, Made::OverSince) {
             bench.another();
@@ -132,7 +133,8 @@ proptest! {
             Made::Before | Made::OverSince => {}
         }
         let mut held = Vec::new();
-        for _ in 0..6 {
+        for key in 0..6 {
+            bench.key = Some(seed.wrapping_add(key)).filter(|_| key % 3 > 0);
             let (expected, as_probe) = admissible(&kinds, &tried, retryable);
             match bench.pick(&tried, retryable) {
                 Ok(picked) => {
