@@ -2,6 +2,7 @@
 //! hammered, and is let back in as soon as it is well.
 
 mod amplification;
+mod balancers;
 mod chain;
 mod deadlines;
 mod tries;
