@@ -306,9 +306,12 @@ impl Bench {
     fn connects(&mut self, mut word: Word) -> Result<(), TestCaseError> {
         let at = word.index(self.present.len());
         let (state, model) = (&self.states[at], &mut self.members[self.present[at]].model);
-        let wants = state.wants_connect_probe(self.now);
-        prop_assert_eq!(wants, model.wants_connect(self.now));
-        if wants && word.one_in(2) {
+        // Twice, since who was told to connect does it alone.
+        for _ in 0..2 {
+            let wants = state.wants_connect_probe(self.now);
+            prop_assert_eq!(wants, model.wants_connect(self.now));
+        }
+        if word.one_in(4) {
             let found = state.connect_probe_succeeded(self.now);
             prop_assert_eq!(found.map(as_change), model.connected(self.now));
         }
