@@ -164,7 +164,8 @@ mod tests {
         const OWN: &str = "x-selvage-deadline-ms";
         const ATTEMPT: &str = "x-selvage-attempt";
         type Fields = &'static [(&'static str, &'static str)];
-        let table: [(Fields, Option<u64>, Option<u32>, &[&str]); 14] = [
+        type Row = (Fields, Option<u64>, Option<u32>, &'static [&'static str]);
+        let table: [Row; 14] = [
             (&[("accept", "*/*")], None, None, &[]),
             (&[(GRPC, "100m")], Some(100), None, &[]),
             (&[(OWN, "70"), (GRPC, "1S")], Some(70), None, &[]),

@@ -227,11 +227,43 @@ proptest! {
     }
 }
 
+/// Traces of one set, so that its places change hands all the time.
+fn of_one_set(table: &TracesInFlight, count: usize) -> Vec<TraceId> {
+    let set = table.first(trace(1));
+    let all = (1..).map(trace);
+    all.filter(|trace| table.first(*trace) == set)
+        .take(count)
+        .collect()
+}
+
+#[test]
+fn who_looks_while_a_place_changes_hands_sees_one_trace_whole() {
+    let (table, now) = table();
+    let traces = of_one_set(&table, 3);
+    // Each has a deadline of its own, which is seen with no other.
+    let deadline = |number: usize| Some(now + seconds(number as u64));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (table, traces) = (&table, &traces);
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(worker);
+                for _ in 0..20_000 {
+                    let [own, other] = [(); 2].map(|()| rng.usize(..traces.len()));
+                    let _kept = table.enter(traces[own], deadline(own), now);
+                    if let Some(found) = table.find(traces[other], now) {
+                        assert_eq!(found.deadline, deadline(other));
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn threads_lose_no_deadline_no_mark_and_no_place() {
     const TRACES: usize = 24;
     let (table, now) = table();
-    let traces: Vec<TraceId> = (1..=TRACES as u64).map(trace).collect();
+    let traces = of_one_set(&table, TRACES);
     std::thread::scope(|scope| {
         for worker in 0..4u64 {
             let (table, traces) = (&table, &traces);

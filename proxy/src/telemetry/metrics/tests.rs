@@ -99,6 +99,27 @@ fn requests_are_counted_by_all_their_labels() {
 }
 
 #[test]
+fn what_was_ignored_and_what_found_no_place_is_counted() {
+    let metrics = Metrics::new(1);
+    metrics.header_ignored(0, Ignored::Attempt);
+    metrics.trace_not_kept(0);
+    assert_samples(
+        &scrape(&metrics),
+        &[
+            (
+                r#"selvage_headers_ignored_total{header="x-selvage-attempt"}"#,
+                1.0,
+            ),
+            (
+                r#"selvage_headers_ignored_total{header="grpc-timeout"}"#,
+                0.0,
+            ),
+            ("selvage_traces_not_kept_total", 1.0),
+        ],
+    );
+}
+
+#[test]
 fn label_sets_that_read_the_same_when_joined_stay_apart() {
     let metrics = Metrics::new(1);
     metrics
