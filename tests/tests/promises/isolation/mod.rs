@@ -1,8 +1,9 @@
 //! Fault isolation: a failing service does not take its callers down, is not
 //! hammered, and is let back in as soon as it is well.
 
-mod amplification;
-mod balancers;
-mod chain;
-mod deadlines;
-mod tries;
+mod amplification; // retries of several hops do not multiply
+mod balancers; // each request goes where policy says
+mod chain; // services that call one another
+mod deadlines; // nobody works for a caller that has gone
+mod returns; // used again as soon as it is well, and not before
+mod tries; // what is told of each
