@@ -140,6 +140,7 @@ pub(super) async fn attempt(
         transition,
     } = picked;
     attempts.sent_to(index);
+    destination.pools[index].renew(in_flight.generation());
     record.tries(index);
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);
@@ -151,7 +152,6 @@ pub(super) async fn attempt(
         now,
     );
     let sent = {
-        destination.pools[index].renew(in_flight.generation());
         let number = attempts.tries();
         let sending = pin!(send(destination, outgoing, index, number, &limits));
         probing(worker, destination, &mut in_flight, sending).await
