@@ -1,4 +1,5 @@
-//! Generates the client stubs of the control plane's services, without protoc,
+//! Generates the client stubs of the control plane's services, and of gRPC's
+//! health checking, without protoc,
 //! and notes the compiler's version for `selvage_build_info`.
 
 use std::process::Command;
@@ -11,6 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_server(false)
         .extern_path(".selvage.v1", "::selvage_api::v1")
+        .compile_fds(descriptors)?;
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(["grpc/health/v1/health.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .build_server(false)
         .compile_fds(descriptors)?;
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let version = Command::new(rustc).arg("--version").output()?;

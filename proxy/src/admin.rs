@@ -4,11 +4,13 @@
 //! is a loopback name and it carries no `Origin`. What it shows comes from closures the
 //! application wires; it does not know where they look, and no private key passes here.
 
+pub mod clusters; // endpoints with their live state as JSON
 pub mod dump; // a Snapshot as JSON
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 
 /// Tells something as JSON.
 pub type Show = Box<dyn Fn() -> Value + Send + Sync>;
+/// Tells some of the journal as JSON.
+pub type ShowEvents = Box<dyn Fn(&EventFilter) -> Value + Send + Sync>;
 /// Does something at once, or sets it going.
 pub type Act = Box<dyn Fn() + Send + Sync>;
 /// Sets the log's level (a directive of `tracing`, such as `debug`); an error says what is wrong.
@@ -30,12 +34,12 @@ pub type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 pub struct AdminState {
     /// `GET /config_dump`: the Snapshot in use; see [`dump::snapshot`].
     pub config_dump: Show,
-    /// `GET /clusters`: endpoints with their live state; see [`dump::clusters`].
+    /// `GET /clusters`: endpoints with their live state; see [`clusters::clusters`].
     pub clusters: Show,
     /// `GET /certs`: certificates and bundles, never keys.
     pub certs: Show,
-    /// `GET /events`: the journal of breakers.
-    pub events: Show,
+    /// `GET /events?service=&endpoint=`: the journal of breakers and of health, the newest last.
+    pub events: ShowEvents,
     /// `POST /logging?level=`.
     pub set_log_level: SetLevel,
     /// `POST /drain`: as SIGTERM, but the process stays.
@@ -64,12 +68,35 @@ pub fn router(state: AdminState) -> Router {
             get(async |State(s): Shared| Json((s.clusters)())),
         )
         .route("/certs", get(async |State(s): Shared| Json((s.certs)())))
-        .route("/events", get(async |State(s): Shared| Json((s.events)())))
+        .route("/events", get(events))
         .route("/logging", post(set_log_level))
         .route("/drain", post(drain))
         .route("/quitquitquit", post(quit))
         .with_state(Arc::new(state))
         .layer(from_fn(guard))
+}
+
+/// Which events are wanted; without a word all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventFilter {
+    /// Only of this service, `namespace/name`.
+    pub service: Option<String>,
+    /// Only of this endpoint, by its address.
+    pub endpoint: Option<String>,
+}
+
+async fn events(
+    State(state): Shared,
+    filter: Result<Query<EventFilter>, QueryRejection>,
+) -> Response {
+    match filter {
+        Ok(Query(filter)) => Json((state.events)(&filter)).into_response(),
+        Err(_) => refused(
+            StatusCode::BAD_REQUEST,
+            "events are asked for by service and endpoint, as in /events?service=shop/ratings&endpoint=10.0.0.7:15008",
+        ),
+    }
 }
 
 #[derive(Deserialize)]
@@ -174,7 +201,10 @@ mod tests {
             config_dump: Box::new(|| json!("config")),
             clusters: Box::new(|| json!("clusters")),
             certs: Box::new(|| json!("certs")),
-            events: Box::new(|| json!("events")),
+            events: Box::new(|filter| match &filter.service {
+                None => json!("events"),
+                Some(service) => json!(service),
+            }),
             set_log_level: Box::new(move |level| {
                 if level == "loud" {
                     return Err("no such level".to_owned());
@@ -216,6 +246,15 @@ mod tests {
             assert_eq!(status, StatusCode::OK);
             assert_eq!(body, json!(name.trim_end_matches("_dump")));
         }
+    }
+
+    #[tokio::test]
+    async fn events_are_filtered_by_what_there_is() {
+        let (router, _) = admin();
+        let (_, body) = send(&router, local("GET", "/events?service=shop/ratings")).await;
+        assert_eq!(body, json!("shop/ratings"));
+        let (status, _) = send(&router, local("GET", "/events?servce=shop/ratings")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ mod beside;
 mod control;
 mod notify;
 mod register;
+mod shown;
 mod workers;
 
 use std::io::Write;

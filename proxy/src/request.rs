@@ -11,6 +11,7 @@ mod record;
 mod send;
 mod told;
 mod tries;
+mod unanswered;
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -333,17 +333,8 @@ impl Worker {
         if let Some(pool) = self.pools.borrow().get(key) {
             return pool.clone();
         }
-        let mesh = key.identity.as_ref().and_then(|identity| {
-            let ServiceName { namespace, name } = &key.service;
-            let trust_domain = identity.trust_domain();
-            let sni = selvage_certs::sni_for(name, namespace, key.port, &trust_domain).ok()?;
-            Some((identity.clone(), sni))
-        });
         let pool = Pool::new(
-            Peer {
-                address: key.address,
-                mesh,
-            },
+            Peer::of(key),
             self.shared.identity.clone(),
             self.shared.metrics.clone(),
             self.index,

@@ -4,10 +4,15 @@
 
 use crate::v1::Resource;
 
+/// `TrafficPolicy.health_check`: endpoints are asked for their health.
+pub const HEALTH_CHECK: &str = "health-check";
+/// `TrafficPolicy.failures`: a service says what counts as a failure.
+pub const FAILURES: &str = "failures";
+
 /// Every feature this version understands beyond what the messages began
 /// with, which needs no word. A message that gains a field with meaning gains
 /// a word here.
-pub const KNOWN: &[&str] = &[BALANCERS];
+pub const KNOWN: &[&str] = &[BALANCERS, HEALTH_CHECK, FAILURES];
 
 /// `TrafficPolicy`: balancers other than peak EWMA, slow start, locality.
 pub const BALANCERS: &str = "balancers";

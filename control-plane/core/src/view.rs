@@ -5,6 +5,7 @@
 
 mod access;
 mod features;
+mod health;
 mod load_balancer;
 mod traffic;
 
@@ -69,6 +70,7 @@ pub fn resource(
     name: impl Into<String>,
     body: v1::resource::Body,
 ) -> v1::Resource {
+    let features = features::of(&body);
     let unnamed = v1::Resource {
         body: Some(body),
         ..v1::Resource::default()
@@ -82,7 +84,6 @@ pub fn resource(
         r#type: kind.into(),
         name: name.into(),
     };
-    let features = unnamed.body.as_ref().map(features::of).unwrap_or_default();
     v1::Resource {
         name: Some(name),
         version,

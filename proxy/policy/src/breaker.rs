@@ -67,6 +67,8 @@ pub struct Observation {
 pub struct Breaker {
     state: State,
     generation: u32,
+    /// The last change, and when it was.
+    last: Option<(Instant, Transition)>,
 }
 
 /// Each state with only what it needs.
@@ -97,6 +99,7 @@ impl Default for Breaker {
         Self {
             state: State::Closed { probed: None },
             generation: 0,
+            last: None,
         }
     }
 }
@@ -109,6 +112,21 @@ impl Breaker {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { .. } => BreakerState::Open,
             State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// The last change of state, and when it was; `None` before the first.
+    #[must_use]
+    pub const fn last_transition(&self) -> Option<&(Instant, Transition)> {
+        self.last.as_ref()
+    }
+
+    /// Until when it is open; `None` in other states.
+    #[must_use]
+    pub const fn open_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until, .. } => Some(until),
+            State::Closed { .. } | State::HalfOpen { .. } => None,
         }
     }
 
@@ -127,7 +145,7 @@ impl Breaker {
             State::Open {
                 until, reopened, ..
             } if until <= now => {
-                let transition = self.half_open(Reason::BackoffOver, reopened, None);
+                let transition = self.half_open(Reason::BackoffOver, reopened, None, now);
                 Some((self.ticket(true), Some(transition)))
             }
             State::HalfOpen {
@@ -188,7 +206,7 @@ impl Breaker {
             State::HalfOpen { reopened, .. } if ticket.probe => match class {
                 Class::Success | Class::Throttled => {
                     record.clear();
-                    Some(self.close(reopened))
+                    Some(self.close(reopened, now))
                 }
                 Class::Failure | Class::HardFailure => {
                     let again = reopened.saturating_add(1);
@@ -230,7 +248,8 @@ impl Breaker {
                 ..
             } => {
                 let reopened = *reopened;
-                Some(self.half_open(Reason::ConnectProbeSucceeded, reopened, Some(now)))
+                let reason = Reason::ConnectProbeSucceeded;
+                Some(self.half_open(reason, reopened, Some(now), now))
             }
             State::Open { connect_at, .. } => {
                 *connect_at = None;
@@ -277,10 +296,16 @@ impl Breaker {
             connect_at: hard.then(|| now + CONNECT_PROBE_EVERY),
             unreachable: by.could_not_connect,
         };
-        self.enter(state, reason, Some(open_for))
+        self.enter(state, reason, Some(open_for), now)
     }
 
-    fn half_open(&mut self, reason: Reason, reopened: u32, vacant: Option<Instant>) -> Transition {
+    fn half_open(
+        &mut self,
+        reason: Reason,
+        reopened: u32,
+        vacant: Option<Instant>,
+        now: Instant,
+    ) -> Transition {
         self.enter(
             State::HalfOpen {
                 reopened,
@@ -288,12 +313,13 @@ impl Breaker {
             },
             reason,
             None,
+            now,
         )
     }
 
-    fn close(&mut self, reopened: u32) -> Transition {
+    fn close(&mut self, reopened: u32, now: Instant) -> Transition {
         let probed = Some(reopened);
-        self.enter(State::Closed { probed }, Reason::ProbeSucceeded, None)
+        self.enter(State::Closed { probed }, Reason::ProbeSucceeded, None, now)
     }
 
     /// Opens again where the probe that closed it fails after all.
@@ -318,16 +344,24 @@ impl Breaker {
         }
     }
 
-    fn enter(&mut self, state: State, reason: Reason, open_for: Option<Duration>) -> Transition {
+    fn enter(
+        &mut self,
+        state: State,
+        reason: Reason,
+        open_for: Option<Duration>,
+        now: Instant,
+    ) -> Transition {
         let from = self.state();
         self.state = state;
         self.generation = next(self.generation);
-        Transition {
+        let transition = Transition {
             from,
             to: self.state(),
             reason,
             open_for,
-        }
+        };
+        self.last = Some((now, transition));
+        transition
     }
 }
 

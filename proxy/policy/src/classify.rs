@@ -7,6 +7,7 @@
 
 use http::StatusCode;
 
+use crate::failures::Failures;
 use crate::flag::{Flag, Grpc};
 
 /// How one try ended.
@@ -87,12 +88,12 @@ impl Class {
     }
 }
 
-/// Classifies how a try ended.
+/// Classifies how a try ended, by what its service counts as failures.
 ///
 /// A try that was surely not processed is neutral: a draining endpoint says
 /// GOAWAY to many at once, and is not broken.
 #[must_use]
-pub fn classify(outcome: &Outcome) -> Class {
+pub fn classify(failures: &Failures, outcome: &Outcome) -> Class {
     match *outcome {
         Outcome::Response {
             status,
@@ -100,7 +101,7 @@ pub fn classify(outcome: &Outcome) -> Class {
             flag,
         } => flag
             .and_then(classify_flag)
-            .unwrap_or_else(|| classify_response(status, grpc_status)),
+            .unwrap_or_else(|| classify_response(failures, status, grpc_status)),
         Outcome::Transport(TransportFailure::Unprocessed)
         | Outcome::Cancelled
         | Outcome::CallerDeadline => Class::Neutral,
@@ -134,33 +135,41 @@ fn classify_flag(flag: Flag) -> Option<Class> {
     }
 }
 
-fn classify_response(status: StatusCode, grpc_status: Option<u32>) -> Class {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Class::Throttled,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Class::HardFailure
-        }
-        status if status.is_server_error() => Class::Failure,
-        _ => grpc_status.map_or(Class::Success, classify_grpc),
+fn classify_response(failures: &Failures, status: StatusCode, grpc_status: Option<u32>) -> Class {
+    if failures.hard_statuses.has(status.as_u16()) {
+        Class::HardFailure
+    } else if failures.statuses.has(status.as_u16()) {
+        Class::Failure
+    } else if status == StatusCode::TOO_MANY_REQUESTS {
+        Class::Throttled
+    } else {
+        grpc_status.map_or(Class::Success, |number| classify_grpc(failures, number))
     }
 }
 
-fn classify_grpc(number: u32) -> Class {
+fn classify_grpc(failures: &Failures, number: u32) -> Class {
+    if failures.hard_grpc.has(number) {
+        return Class::HardFailure;
+    }
+    if failures.grpc.has(number) {
+        return Class::Failure;
+    }
     match Grpc::from_number(number) {
-        Some(Grpc::Unavailable) => Class::HardFailure,
-        Some(Grpc::Unknown | Grpc::DeadlineExceeded | Grpc::Internal | Grpc::DataLoss) | None => {
-            Class::Failure
-        }
         Some(Grpc::ResourceExhausted) => Class::Throttled,
         // Somebody gave up: that is no news of the endpoint.
         Some(Grpc::Cancelled) => Class::Neutral,
-        Some(_) => Class::Success,
+        _ => Class::Success,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failures::{GrpcSet, StatusSet};
+
+    fn usually(outcome: &Outcome) -> Class {
+        classify(&Failures::USUAL, outcome)
+    }
 
     fn response(status: u16, grpc_status: Option<u32>, flag: Option<Flag>) -> Outcome {
         let status = StatusCode::from_u16(status).expect("a status");
@@ -207,10 +216,35 @@ mod tests {
             (200, Some(14), Some(Flag::ConnectFailure), HardFailure),
             (503, None, Some(Flag::Reset), HardFailure),
             (503, None, Some(Flag::NotReady), HardFailure),
+            // Every gRPC status that is no failure, and what comes beside another HTTP status.
+            (200, Some(3), None, Success),
+            (200, Some(6), None, Success),
+            (200, Some(7), None, Success),
+            (200, Some(9), None, Success),
+            (200, Some(10), None, Success),
+            (200, Some(11), None, Success),
+            (200, Some(12), None, Success),
+            (200, Some(u32::MAX), None, Failure),
+            (404, Some(14), None, HardFailure),
+            (429, Some(14), None, Throttled),
+            (500, Some(0), None, Failure),
+            (505, None, None, Failure),
+            (599, None, None, Failure),
+            (304, None, None, Success),
+            (499, None, None, Success),
+            // What the other sidecar did itself, or was asked to do.
+            (429, None, Some(Flag::Overloaded), Throttled),
+            (503, None, Some(Flag::InvalidBackend), Neutral),
+            (431, None, Some(Flag::HeadersTooLarge), Neutral),
+            (508, None, Some(Flag::Loop), Neutral),
+            (503, None, Some(Flag::NoHealthyEndpoint), HardFailure),
+            (504, None, Some(Flag::Timeout), HardFailure),
+            (502, None, Some(Flag::BadResponse), HardFailure),
+            (503, None, Some(Flag::TlsFailure), HardFailure),
         ];
         for (status, grpc, flag, expected) in table {
             assert_eq!(
-                classify(&response(status, grpc, flag)),
+                usually(&response(status, grpc, flag)),
                 expected,
                 "{status} {grpc:?} {flag:?}"
             );
@@ -224,17 +258,66 @@ mod tests {
         };
         for failure in [Connect, Tls, Reset, ReusedClosed, BadResponse, Timeout] {
             assert_eq!(
-                classify(&Outcome::Transport(failure)),
+                usually(&Outcome::Transport(failure)),
                 Class::HardFailure,
                 "{failure:?}"
             );
         }
-        assert_eq!(classify(&Outcome::Transport(Unprocessed)), Class::Neutral);
+        assert_eq!(usually(&Outcome::Transport(Unprocessed)), Class::Neutral);
+    }
+
+    #[test]
+    fn a_service_widens_and_narrows_what_counts() {
+        use Class::{Failure, HardFailure, Neutral, Success, Throttled};
+        let wide = Failures {
+            statuses: StatusSet::EMPTY.with(400, 599),
+            grpc: GrpcSet::EMPTY.with(1).with(8),
+            ..Failures::USUAL
+        };
+        let narrow = Failures {
+            statuses: StatusSet::EMPTY,
+            hard_statuses: StatusSet::EMPTY.with(503, 503),
+            grpc: GrpcSet::EMPTY,
+            hard_grpc: GrpcSet::EMPTY,
+        };
+        let hard = Failures {
+            hard_statuses: StatusSet::EMPTY.with(404, 404).with(500, 500),
+            hard_grpc: GrpcSet::EMPTY.with(2),
+            ..Failures::USUAL
+        };
+        let table = [
+            (wide, 404, None, None, Failure),
+            (wide, 429, None, None, Failure),
+            (wide, 503, None, None, HardFailure),
+            (wide, 200, Some(8), None, Failure),
+            (wide, 200, Some(1), None, Failure),
+            (wide, 200, Some(2), None, Success),
+            (wide, 429, None, Some(Flag::RateLimited), Throttled),
+            (wide, 403, None, Some(Flag::Denied), Neutral),
+            (narrow, 500, None, None, Success),
+            (narrow, 502, None, None, Success),
+            (narrow, 503, None, None, HardFailure),
+            (narrow, 429, None, None, Throttled),
+            (narrow, 200, Some(14), None, Success),
+            (narrow, 200, Some(8), None, Throttled),
+            (narrow, 503, None, Some(Flag::ConnectFailure), HardFailure),
+            (hard, 404, None, None, HardFailure),
+            (hard, 500, None, None, HardFailure),
+            (hard, 502, None, None, Failure),
+            (hard, 200, Some(99), None, HardFailure),
+            (hard, 200, Some(14), None, Failure),
+        ];
+        for (failures, status, grpc, flag, expected) in table {
+            let outcome = response(status, grpc, flag);
+            assert_eq!(classify(&failures, &outcome), expected, "{outcome:?}");
+        }
+        let reset = Outcome::Transport(TransportFailure::Reset);
+        assert_eq!(classify(&narrow, &reset), HardFailure);
     }
 
     #[test]
     fn callers_that_give_up_say_nothing() {
-        assert_eq!(classify(&Outcome::Cancelled), Class::Neutral);
-        assert_eq!(classify(&Outcome::CallerDeadline), Class::Neutral);
+        assert_eq!(usually(&Outcome::Cancelled), Class::Neutral);
+        assert_eq!(usually(&Outcome::CallerDeadline), Class::Neutral);
     }
 }

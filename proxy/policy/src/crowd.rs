@@ -28,7 +28,7 @@ pub struct Crowd {
     epoch: Instant,
     /// Those that the registry offers: healthy, with a weight.
     offered: AtomicU32,
-    /// Those whose breaker is not closed, offered or not.
+    /// Those whose breaker is not closed, or that checks found unhealthy; offered or not.
     open: AtomicU32,
     /// The rotation of now.
     rotation: AtomicU32,
@@ -91,6 +91,8 @@ pub(crate) enum Listing {
     Waits { from: u64 },
     /// Is being probed.
     Probed,
+    /// Checks found it unhealthy, whatever its breaker says.
+    Unhealthy,
 }
 
 /// The rotation that [`Crowd::begin_rotation`] began.
@@ -120,7 +122,7 @@ impl Crowd {
         }
     }
 
-    /// Endpoints whose breaker is not closed.
+    /// Endpoints whose breaker is not closed, or that checks found unhealthy.
     #[must_use]
     pub fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
@@ -295,7 +297,7 @@ impl Roll {
         self.closed.set(seat as usize, listing == Listing::Closed);
         let before = match listing {
             Listing::Waits { from } => self.waiting.insert(seat, from),
-            Listing::Closed | Listing::Probed => self.waiting.remove(&seat),
+            Listing::Closed | Listing::Probed | Listing::Unhealthy => self.waiting.remove(&seat),
         };
         if let Some(before) = before {
             self.queue.remove(&(before, seat));

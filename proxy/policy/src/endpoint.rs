@@ -2,8 +2,9 @@
 //!
 //! Stands beside the Snapshot, kept across swaps, shared by the workers. What
 //! the path of a request reads is packed in atomics: requests in flight, load,
-//! and the breaker's verdict. The machine behind the verdict takes a lock, and
-//! only when something failed or probes. It knows no connections.
+//! and the verdict of its breaker and its health checks. The machines behind the
+//! verdict take a lock, and only when something failed or probes. It knows no
+//! connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::breaker::{
 };
 use crate::crowd::{Crowd, Listing, Place};
 use crate::ewma::{PeakEwma, RETRY_AFTER_LIMIT};
+use crate::health::{Checked, Health, HealthChange, Pace};
 use crate::since;
 use crate::slow_start;
 use crate::snapshot::{BreakerPolicy, EndpointKey, SlowStart};
@@ -40,6 +42,24 @@ pub struct EndpointState {
     verdict: AtomicU64,
     record: Record,
     breaker: Mutex<Breaker>,
+    health: Mutex<Health>,
+}
+
+/// What is known of an endpoint, for people.
+#[derive(Debug, Clone)]
+pub struct Standings {
+    /// The breaker's state.
+    pub breaker: BreakerState,
+    /// Its last change, and when it was.
+    pub last_transition: Option<(Instant, Transition)>,
+    /// Until when it is open.
+    pub open_until: Option<Instant>,
+    /// Successes of the window.
+    pub successes: u64,
+    /// Requests judged in it.
+    pub requests: u64,
+    /// What checks said.
+    pub health: Health,
 }
 
 /// What a balancer may do with an endpoint.
@@ -66,13 +86,17 @@ mod offering {
     pub(super) const WITHHELD: u8 = 2;
 }
 
-/// The verdict: two bits of kind, 22 of generation, 40 of milliseconds since the epoch (34 years).
+/// The verdict: two bits of kind, one of health, 22 of generation, 39 of
+/// milliseconds since the epoch (17 years).
 mod verdict {
     pub(super) const CLOSED: u64 = 0;
     pub(super) const OPEN: u64 = 1;
     pub(super) const VACANT: u64 = 2;
     pub(super) const TAKEN: u64 = 3;
     pub(super) const KIND_BITS: u32 = 2;
+    /// Beside the kind: checks found it unhealthy.
+    pub(super) const UNHEALTHY: u64 = 1 << KIND_BITS;
+    pub(super) const STATE_BITS: u32 = KIND_BITS + 1;
     pub(super) const GENERATION_BITS: u32 = super::GENERATIONS.trailing_zeros();
 }
 
@@ -91,6 +115,7 @@ impl EndpointState {
             verdict: AtomicU64::new(verdict::CLOSED),
             record: Record::new(crowd.epoch()),
             breaker: Mutex::new(Breaker::default()),
+            health: Mutex::default(),
             crowd,
         }
     }
@@ -112,11 +137,48 @@ impl EndpointState {
     #[must_use]
     pub fn state(&self, now: Instant) -> BreakerState {
         let packed = self.verdict.load(Ordering::Acquire);
-        match (kind(packed), self.standing(now)) {
-            (verdict::CLOSED, _) => BreakerState::Closed,
-            (verdict::OPEN, Standing::Out) => BreakerState::Open,
+        match kind(packed) {
+            verdict::CLOSED => BreakerState::Closed,
+            verdict::OPEN if self.millis(now) < moment(packed) => BreakerState::Open,
             _ => BreakerState::HalfOpen,
         }
+    }
+
+    /// Whether checks leave it in rotation; those that nobody makes do.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.verdict.load(Ordering::Acquire) & verdict::UNHEALTHY == 0
+    }
+
+    /// What is known of it. Takes its locks: not for the path of a request.
+    #[must_use]
+    pub fn standings(&self, now: Instant) -> Standings {
+        let health = self.health.lock().clone();
+        let (successes, requests) = self.record.window(now);
+        let breaker = self.breaker.lock();
+        Standings {
+            breaker: self.state(now),
+            last_transition: breaker.last_transition().copied(),
+            open_until: breaker.open_until(),
+            successes,
+            requests,
+            health,
+        }
+    }
+
+    /// Hears how a check ended.
+    pub fn checked(&self, checked: &Checked, pace: &Pace, now: Instant) -> Option<HealthChange> {
+        let mut health = self.health.lock();
+        let change = health.hear(checked, pace, now)?;
+        self.publish_health(health.is_healthy());
+        Some(change)
+    }
+
+    /// It is not checked any more: what checks said is forgotten.
+    pub fn unchecked(&self) {
+        let mut health = self.health.lock();
+        *health = Health::default();
+        self.publish_health(true);
     }
 
     /// What a further request is thought to cost, in seconds. `share` is the
@@ -189,13 +251,14 @@ impl EndpointState {
         #[cfg(test)]
         crate::testing::looked();
         let packed = self.verdict.load(Ordering::Acquire);
-        let kind = kind(packed);
-        if kind == verdict::CLOSED {
+        // Closed and healthy, or neither.
+        let state = packed & (verdict::UNHEALTHY | ((1 << verdict::KIND_BITS) - 1));
+        if state == verdict::CLOSED {
             let generation = generation(packed);
             return Standing::Closed { generation };
         }
         let (at, now) = (moment(packed), self.millis(now));
-        match kind {
+        match state {
             verdict::OPEN if at <= now => Standing::Vacant {
                 waited: Duration::from_millis(now - at),
             },
@@ -228,7 +291,7 @@ impl EndpointState {
     ) -> Option<(InFlight, Option<Transition>)> {
         let mut breaker = self.breaker.lock();
         let (ticket, transition) = breaker.admit(now)?;
-        self.publish(&breaker);
+        self.publish(&breaker, false);
         drop(breaker);
         Some((InFlight::new(self, ticket, now), transition))
     }
@@ -243,7 +306,7 @@ impl EndpointState {
     pub fn connect_probe_succeeded(&self, now: Instant) -> Option<Transition> {
         let mut breaker = self.breaker.lock();
         let transition = breaker.connect_probe_succeeded(now);
-        self.publish(&breaker);
+        self.publish(&breaker, false);
         transition
     }
 
@@ -267,33 +330,26 @@ impl EndpointState {
             counted
         };
         let transition = breaker.observe(&self.record, observation, policy, may_open, now, rng);
-        match transition {
-            Some(Transition {
-                from: BreakerState::Closed,
-                ..
-            }) if !counted => self.crowd.opened(),
-            Some(Transition {
-                to: BreakerState::Closed,
-                ..
-            }) => {
-                match latency {
-                    Some(latency) => self.load.restart(latency, now),
-                    None => self.load.clear(now),
-                }
-                self.rests_until.store(0, Ordering::Relaxed);
-                self.warm_up(now);
-                self.crowd.closed();
+        if let Some(Transition {
+            to: BreakerState::Closed,
+            ..
+        }) = transition
+        {
+            match latency {
+                Some(latency) => self.load.restart(latency, now),
+                None => self.load.clear(now),
             }
-            _ => {}
+            self.rests_until.store(0, Ordering::Relaxed);
+            self.warm_up(now);
         }
-        self.publish(&breaker);
+        self.publish(&breaker, counted);
         transition
     }
 
     fn release(&self, ticket: Ticket, now: Instant) {
         let mut breaker = self.breaker.lock();
         breaker.release(ticket, now);
-        self.publish(&breaker);
+        self.publish(&breaker, false);
     }
 
     /// Where the crowd seats it.
@@ -305,6 +361,7 @@ impl EndpointState {
     pub(crate) fn listing(&self) -> Listing {
         let packed = self.verdict.load(Ordering::Acquire);
         match kind(packed) {
+            _ if packed & verdict::UNHEALTHY != 0 => Listing::Unhealthy,
             verdict::CLOSED => Listing::Closed,
             verdict::TAKEN => Listing::Probed,
             _ => Listing::Waits {
@@ -313,15 +370,14 @@ impl EndpointState {
         }
     }
 
-    /// Called with the lock held, so that verdicts appear in the order of states.
-    fn publish(&self, breaker: &Breaker) {
-        let packed = self.pack(breaker);
-        // Most failures change nothing, and then the crowd's lock is left alone.
-        if self.verdict.swap(packed, Ordering::AcqRel) != packed {
-            self.crowd.list(&self.place, self.listing());
-        }
+    /// Publishes a state of the breaker, which the crowd `counted` as out
+    /// already or not. Called with the lock held, so that verdicts appear in the
+    /// order of states.
+    fn publish(&self, breaker: &Breaker, counted: bool) {
+        self.replace(self.pack(breaker), counted);
     }
 
+    /// The verdict that `breaker` makes, of one as healthy as it is.
     fn pack(&self, breaker: &Breaker) -> u64 {
         let (kind, at) = match breaker.inside() {
             State::Closed { .. } => (verdict::CLOSED, 0),
@@ -336,7 +392,9 @@ impl EndpointState {
             } => (verdict::TAKEN, 0),
         };
         let generation = u64::from(breaker.generation());
-        (at << verdict::GENERATION_BITS | generation) << verdict::KIND_BITS | kind
+        let health = self.verdict.load(Ordering::Acquire) & verdict::UNHEALTHY;
+        let state = kind | health;
+        (at << verdict::GENERATION_BITS | generation) << verdict::STATE_BITS | state
     }
 
     /// Whether the verdict is what the machine says: always, where the lock is free.
@@ -346,18 +404,47 @@ impl EndpointState {
         self.verdict.load(Ordering::Acquire) == self.pack(&breaker)
     }
 
+    fn publish_health(&self, healthy: bool) {
+        // Verdicts are replaced under this lock alone.
+        let _breaker = self.breaker.lock();
+        let packed = self.verdict.load(Ordering::Acquire);
+        let unhealthy = if healthy { 0 } else { verdict::UNHEALTHY };
+        self.replace(packed & !verdict::UNHEALTHY | unhealthy, false);
+    }
+
+    /// Replaces the verdict, and tells the crowd.
+    fn replace(&self, packed: u64, counted: bool) {
+        let before = self.verdict.swap(packed, Ordering::AcqRel);
+        match (is_out(before), is_out(packed)) {
+            (false, true) if !counted => self.crowd.opened(),
+            // It was out by its health already: what was counted now is one too many.
+            (true, true) if counted => self.crowd.closed(),
+            (true, false) => self.crowd.closed(),
+            _ => {}
+        }
+        // Most failures change nothing, and then the crowd's lock is left alone.
+        if before != packed {
+            self.crowd.list(&self.place, self.listing());
+        }
+    }
+
     fn millis(&self, at: Instant) -> u64 {
-        const LARGEST: u64 = (1 << 40) - 2;
+        const LARGEST: u64 = (1 << 39) - 2;
         since::millis(self.crowd.epoch(), at).min(LARGEST)
     }
 }
 
 impl Drop for EndpointState {
     fn drop(&mut self) {
-        if kind(self.verdict.load(Ordering::Acquire)) != verdict::CLOSED {
+        if is_out(self.verdict.load(Ordering::Acquire)) {
             self.crowd.closed();
         }
     }
+}
+
+/// Whether it is counted as out of rotation.
+const fn is_out(packed: u64) -> bool {
+    kind(packed) != verdict::CLOSED || packed & verdict::UNHEALTHY != 0
 }
 
 const fn kind(packed: u64) -> u64 {
@@ -365,11 +452,11 @@ const fn kind(packed: u64) -> u64 {
 }
 
 const fn generation(packed: u64) -> u32 {
-    (packed >> verdict::KIND_BITS) as u32 % GENERATIONS
+    (packed >> verdict::STATE_BITS) as u32 % GENERATIONS
 }
 
 const fn moment(packed: u64) -> u64 {
-    packed >> (verdict::KIND_BITS + verdict::GENERATION_BITS)
+    packed >> (verdict::STATE_BITS + verdict::GENERATION_BITS)
 }
 
 #[cfg(test)]

@@ -67,8 +67,17 @@ pub mod ewma;
 // When an endpoint is taken out of rotation, and how it comes back.
 pub mod breaker;
 
+// Which answers a service counts as failures.
+pub mod failures;
+
 // What an outcome says of the endpoint.
 pub mod classify;
+
+// Whether a try that ran out of time says anything of its endpoint.
+pub mod blame;
+
+// When an endpoint that is asked for its health leaves, and comes back.
+pub mod health;
 
 // Whether a try is repeated.
 pub mod retry;

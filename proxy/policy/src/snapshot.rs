@@ -12,6 +12,8 @@ use std::time::Duration;
 use selvage_certs::{SpiffeId, TrustDomain};
 
 use crate::authorize::AuthorizationPolicy;
+use crate::failures::Failures;
+use crate::health::HealthCheck;
 
 mod balancer;
 
@@ -188,6 +190,10 @@ pub struct TrafficPolicy {
     pub limits: Limits,
     /// How an endpoint is chosen.
     pub balancer: Balancer,
+    /// Which answers are failures.
+    pub failures: Failures,
+    /// How its endpoints are asked for their health; `None`: not at all.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// Time limits; `None` means no limit.

@@ -8,7 +8,7 @@
 //! last Snapshot has services and endpoints.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::crowd::Crowd;
@@ -33,6 +33,8 @@ struct Kept {
     crowds: HashMap<(ServiceName, u16), Arc<Crowd>>,
     endpoints: HashMap<EndpointKey, Arc<EndpointState>>,
     rotations: HashMap<(ServiceName, u16), Arc<Rotation>>,
+    /// Of endpoints that left, and that something may still hold.
+    left: Vec<Weak<EndpointState>>,
 }
 
 /// The services of one Snapshot, each joined to its live state. As immutable as the Snapshot.
@@ -151,8 +153,26 @@ impl LiveServices {
             let live = self.join_service(service, &kept, &mut next, now);
             view.services.insert(service.name.clone(), Arc::new(live));
         }
+        let stays = |key: &EndpointKey| next.endpoints.contains_key(key);
+        let mut left = std::mem::take(&mut kept.left);
+        let gone = kept.endpoints.iter().filter(|(key, _)| !stays(key));
+        left.extend(gone.map(|(_, state)| Arc::downgrade(state)));
         *kept = next;
+        left.retain(|state| state.strong_count() > 0);
+        kept.left = left;
         view
+    }
+
+    /// Endpoints that left the Snapshot and have tries in flight.
+    #[must_use]
+    pub fn draining(&self) -> Vec<Arc<EndpointState>> {
+        let mut kept = self.kept.lock();
+        kept.left.retain(|state| state.strong_count() > 0);
+        let drains = |state: &Arc<EndpointState>| {
+            state.pending() > 0 && !kept.endpoints.contains_key(state.key())
+        };
+        let left = kept.left.iter().filter_map(Weak::upgrade);
+        left.filter(drains).collect()
     }
 
     fn join_service(
@@ -349,7 +369,15 @@ mod tests {
         let view = live.join(&snapshot(Vec::new()), start);
         assert!(view.services().next().is_none());
         assert!(state.upgrade().is_some(), "a try in flight holds it");
+        let drains = |live: &LiveServices| live.draining().len();
+        assert_eq!(drains(&live), 1);
+        let back = live.join(&with(&[1]), start);
+        assert_eq!(drains(&live), 0, "it is there again");
+        drop(back);
+        let _ = live.join(&snapshot(Vec::new()), start);
+        assert_eq!(drains(&live), 1);
         drop(picked);
+        assert_eq!(drains(&live), 0);
         assert!(state.upgrade().is_none());
     }
 }

@@ -41,11 +41,11 @@ pub(crate) fn seeded() -> fastrand::Rng {
     fastrand::Rng::with_seed(7)
 }
 
-pub(crate) fn seconds(n: u64) -> Duration {
+pub(crate) const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-pub(crate) fn millis(n: u64) -> Duration {
+pub(crate) const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 

@@ -1,4 +1,4 @@
-//! A Snapshot, and the live state beside it, as JSON for people.
+//! A Snapshot as JSON for people.
 //!
 //! Written by hand from the types of policy, which know no JSON, and destructured whole, so that a
 //! new field is not forgotten here. Nothing secret is in a Snapshot, and nothing is looked up.
@@ -6,88 +6,19 @@
 mod balancer;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use selvage_policy::authorize::{
     Action, AuthorizationPolicy, Mode, Operation, PathMatch, Rule, Source,
 };
+use selvage_policy::failures::Failures;
+use selvage_policy::health::{HealthCheck, Pace, Question};
 use selvage_policy::snapshot::{
     BackoffPolicy, BreakerPolicy, BudgetPolicy, Endpoint, EndpointKey, InboundPolicy, Limits, Mesh,
-    MutualTls, Protocol, RetryOn, RetryPolicy, Service, ServiceName, ServicePort, Snapshot,
-    SuccessRate, Timeouts, TrafficPolicy, WorkloadName,
+    MutualTls, Protocol, RetryOn, RetryPolicy, Service, ServicePort, Snapshot, SuccessRate,
+    Timeouts, TrafficPolicy, WorkloadName,
 };
 use serde_json::{Value, json};
-
-/// One endpoint with its live state, for `/clusters`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndpointState {
-    /// The service and its port.
-    pub service: ServiceName,
-    /// The service's port.
-    pub port: u16,
-    /// `namespace/workload`, or the address.
-    pub id: String,
-    /// Where its connections go.
-    pub address: SocketAddr,
-    /// Who it has to be; `None` is plaintext.
-    pub identity: Option<String>,
-    /// Its breaker: `closed`, `open` or `half_open`.
-    pub breaker: &'static str,
-    /// Whether the registry says that the application answers.
-    pub healthy: bool,
-    /// Its share of traffic.
-    pub weight: u32,
-    /// Requests in flight.
-    pub pending: u32,
-    /// Its peak EWMA, with penalties.
-    pub latency: Duration,
-    /// Where it stands, as its labels say.
-    pub zone: Option<String>,
-    /// The part of its weight that slow start grants it now.
-    pub share: f64,
-}
-
-/// `/clusters`: by service, then by port, in their order.
-#[must_use]
-pub fn clusters(endpoints: impl IntoIterator<Item = EndpointState>) -> Value {
-    let mut services: BTreeMap<String, BTreeMap<u16, Vec<Value>>> = BTreeMap::new();
-    for endpoint in endpoints {
-        let EndpointState {
-            service,
-            port,
-            id,
-            address,
-            identity,
-            breaker,
-            healthy,
-            weight,
-            pending,
-            latency,
-            zone,
-            share,
-        } = endpoint;
-        let value = json!({
-            "id": id,
-            "address": address.to_string(),
-            "identity": identity,
-            "breaker": breaker,
-            "healthy": healthy,
-            "weight": weight,
-            "pending": pending,
-            "latencyMs": milliseconds(latency),
-            "zone": zone,
-            "share": (share * 1e3).round() / 1e3,
-        });
-        services
-            .entry(service.to_string())
-            .or_default()
-            .entry(port)
-            .or_default()
-            .push(value);
-    }
-    json!({ "services": services })
-}
 
 /// `/config_dump`: all a proxy knows of the mesh.
 #[must_use]
@@ -198,6 +129,8 @@ fn traffic_policy(policy: &TrafficPolicy) -> Value {
         breaker,
         limits,
         balancer,
+        failures,
+        health_check,
     } = policy;
     let Timeouts {
         request,
@@ -237,6 +170,55 @@ fn traffic_policy(policy: &TrafficPolicy) -> Value {
             "maxPending": max_pending,
         },
         "loadBalancer": self::balancer::balancer(balancer),
+        "failures": self::failures(failures),
+        "healthCheck": health_check.as_ref().map(self::health_check),
+    })
+}
+
+fn failures(failures: &Failures) -> Value {
+    let Failures {
+        statuses,
+        hard_statuses,
+        grpc,
+        hard_grpc,
+    } = failures;
+    json!({
+        "statuses": statuses.ranges(),
+        "hardStatuses": hard_statuses.ranges(),
+        "grpcStatuses": grpc.numbers().collect::<Vec<_>>(),
+        "hardGrpcStatuses": hard_grpc.numbers().collect::<Vec<_>>(),
+    })
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let HealthCheck { question, pace } = check;
+    let Pace {
+        interval,
+        jitter_percent,
+        timeout,
+        unhealthy_threshold,
+        healthy_threshold,
+    } = pace;
+    let asked = match question {
+        Question::Tcp => json!({}),
+        Question::Grpc { service } => json!({ "service": &**service }),
+        Question::Http {
+            path,
+            host,
+            expected,
+        } => json!({
+            "path": &**path,
+            "host": host.as_deref(),
+            "expectedStatuses": expected.ranges(),
+        }),
+    };
+    json!({
+        question.as_str(): asked,
+        "intervalMs": milliseconds(*interval),
+        "jitterPercent": jitter_percent,
+        "timeoutMs": milliseconds(*timeout),
+        "unhealthyThreshold": unhealthy_threshold,
+        "healthyThreshold": healthy_threshold,
     })
 }
 
@@ -378,7 +360,7 @@ fn words<T: ToString>(list: &[T]) -> Vec<String> {
 }
 
 /// To the microsecond, as far as a float goes.
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 

@@ -7,23 +7,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use selvage_api::v1;
-use selvage_policy::breaker::BreakerState;
-use selvage_policy::crowd::Spill;
-use selvage_policy::endpoint::EndpointState;
-use selvage_policy::snapshot::{Protocol, ZONE_LABEL};
-use serde_json::{Value, json};
+use selvage_policy::snapshot::Protocol;
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use super::Command;
-use crate::admin::{self, AdminState, dump};
+use super::{Command, shown};
+use crate::admin::{self, AdminState, clusters, dump};
 use crate::config::{Config, LogFormat};
+use crate::journal::Change;
 use crate::telemetry::log_lines::LogLines;
-use crate::telemetry::metrics::{CertificateKind, EndpointCondition, Gauges};
 use crate::telemetry::server::{self, TelemetryState};
+use crate::upstream::checks::Checks;
 use crate::worker::Shared;
 
 /// How often endpoints that could not be connected to are tried.
@@ -101,7 +99,7 @@ impl Servers {
         let of_metrics = shared.clone();
         shared
             .metrics
-            .on_scrape(move |gauges| fill(&of_metrics, gauges));
+            .on_scrape(move |gauges| shown::fill(&of_metrics, gauges));
         let lifecycle = shared.lifecycle.clone();
         let telemetry = server::router(TelemetryState {
             metrics: shared.metrics.clone(),
@@ -118,53 +116,13 @@ impl Servers {
     }
 }
 
-fn fill(shared: &Shared, gauges: &mut Gauges) {
-    if let Some(connected) = shared.discovery.is_connected() {
-        gauges.discovery_connected(connected);
-    }
-    if let Some(current) = shared.identity.current() {
-        for (kind, expiry) in current.expiries() {
-            let kind = match kind {
-                "leaf" => CertificateKind::Leaf,
-                "issuer" => CertificateKind::Issuer,
-                _ => CertificateKind::Root,
-            };
-            if let Some(expiry) = expiry {
-                gauges.certificate_expiry(kind, expiry);
-            }
-        }
-    }
-    let Some(view) = shared.discovery.view() else {
-        return;
-    };
-    gauges.snapshot_version(view.snapshot.revision);
-    let now = Instant::now();
-    for live in view.live.services() {
-        let label = live.service.name.to_string();
-        for port in &live.ports {
-            for (endpoint, state) in port.port.endpoints.iter().zip(&port.states) {
-                let condition = match state.state(now) {
-                    _ if !endpoint.healthy => EndpointCondition::Unhealthy,
-                    BreakerState::Closed => EndpointCondition::Closed,
-                    BreakerState::Open => EndpointCondition::Open,
-                    BreakerState::HalfOpen => EndpointCondition::HalfOpen,
-                };
-                gauges.endpoints(&label, condition, 1);
-            }
-            for why in Spill::ALL {
-                gauges.spills(&label, why, port.rotation.spilled(why));
-            }
-        }
-    }
-}
-
 fn admin_state(
     shared: &Arc<Shared>,
     log: LogHandle,
     commands: mpsc::Sender<Command>,
 ) -> AdminState {
     let of = || shared.clone();
-    let (config, clusters, certs, events) = (of(), of(), of(), of());
+    let (config, endpoints, certs, events) = (of(), of(), of(), of());
     let (drain, quit) = (commands.clone(), commands);
     AdminState {
         config_dump: Box::new(move || {
@@ -173,9 +131,9 @@ fn admin_state(
                 .view()
                 .map_or(Value::Null, |view| dump::snapshot(&view.snapshot))
         }),
-        clusters: Box::new(move || dump::clusters(endpoints(&clusters))),
-        certs: Box::new(move || show_certs(&certs)),
-        events: Box::new(move || show_events(&events)),
+        clusters: Box::new(move || clusters::clusters(shown::endpoints(&endpoints))),
+        certs: Box::new(move || shown::certificates(&certs)),
+        events: Box::new(move |filter| shown::events(&events, filter)),
         set_log_level: Box::new(move |level| {
             let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
             log.reload(filter).map_err(|error| error.to_string())
@@ -194,84 +152,9 @@ fn ask(commands: &mpsc::Sender<Command>, command: Command) {
     }
 }
 
-fn endpoints(shared: &Shared) -> Vec<dump::EndpointState> {
-    let Some(view) = shared.discovery.view() else {
-        return Vec::new();
-    };
-    let now = Instant::now();
-    let mut all = Vec::new();
-    for live in view.live.services() {
-        for port in &live.ports {
-            for (endpoint, state) in port.port.endpoints.iter().zip(&port.states) {
-                all.push(dump::EndpointState {
-                    service: live.service.name.clone(),
-                    port: port.port.port,
-                    id: endpoint.id.to_string(),
-                    address: endpoint.key.address,
-                    identity: endpoint.key.identity.as_ref().map(ToString::to_string),
-                    breaker: state.state(now).as_str(),
-                    healthy: endpoint.healthy,
-                    weight: endpoint.weight,
-                    pending: state.pending(),
-                    latency: latency(state, now),
-                    zone: endpoint.labels.get(ZONE_LABEL).cloned(),
-                    share: port.rotation.share_of(state, now),
-                });
-            }
-        }
-    }
-    all
-}
-
-/// What one request to an idle endpoint is thought to take, penalties included.
-fn latency(state: &EndpointState, now: Instant) -> Duration {
-    let cost = state.cost(1.0, now) / (f64::from(state.pending()) + 1.0);
-    Duration::try_from_secs_f64(cost).unwrap_or(Duration::MAX)
-}
-
-fn show_certs(shared: &Shared) -> Value {
-    let Some(current) = shared.identity.current() else {
-        return Value::Null;
-    };
-    let seconds = |time: Option<std::time::SystemTime>| {
-        let since = time?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        jiff::Timestamp::from_second(i64::try_from(since.as_secs()).ok()?).ok()
-    };
-    let [(_, leaf), (_, issuer), (_, root)] = current.expiries();
-    let shown = |time| seconds(time).map(|time| time.to_string());
-    json!({
-        "identity": current.id.to_string(),
-        "trustDomain": current.bundle.trust_domain().as_str(),
-        "expires": {"leaf": shown(leaf), "issuer": shown(issuer), "root": shown(root)},
-        "trustBundle": {"epoch": current.bundle.epoch(), "sha256": current.bundle.fingerprints()},
-    })
-}
-
-fn show_events(shared: &Shared) -> Value {
-    let events = shared.journal.events();
-    Value::Array(
-        events
-            .iter()
-            .map(|event| {
-                let time = jiff::Timestamp::try_from(event.time).map(|time| time.to_string());
-                json!({
-                    "time": time.ok(),
-                    "service": event.endpoint.service.to_string(),
-                    "port": event.endpoint.port,
-                    "endpoint": event.endpoint.address,
-                    "from": event.transition.from.as_str(),
-                    "to": event.transition.to.as_str(),
-                    "reason": event.transition.reason.to_string(),
-                    "openForMs": event.transition.open_for.map(|open| open.as_millis() as u64),
-                })
-            })
-            .collect(),
-    )
-}
-
 /// Once a second: endpoints that cannot be connected to are tried, so that
 /// a healed partition is used within seconds. At each swap: what the mesh says
-/// of us.
+/// of us. All the time: endpoints whose policy says so are asked for their health.
 pub(super) fn housekeeping(shared: &Arc<Shared>, cell: usize) {
     let probing = shared.clone();
     tokio::spawn(async move {
@@ -297,6 +180,15 @@ pub(super) fn housekeeping(shared: &Arc<Shared>, cell: usize) {
             }
         }
     });
+    let noting = shared.clone();
+    let checks = Checks::new(
+        shared.discovery.clone(),
+        shared.identity.clone(),
+        shared.metrics.clone(),
+        cell,
+        Box::new(move |endpoint, change| noting.journal.keep(endpoint, Change::Health(change))),
+    );
+    tokio::spawn(checks.run());
     let swapping = shared.clone();
     tokio::spawn(async move {
         let mut changed = swapping.discovery.watch();

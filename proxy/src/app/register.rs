@@ -4,15 +4,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::bail;
+use selvage_policy::snapshot::{EndpointKey, Protocol, ServiceName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::begin::Sources;
 use super::control;
-use crate::config::{Config, Health};
-use crate::discovery::health::{self, Check, Probed};
+use crate::config::Config;
+use crate::discovery::health::{Application, Probed};
 use crate::discovery::registration::{self, Reached, Registration};
+use crate::journal::Change;
 use crate::worker::Shared;
 
 /// Registers the workload, if there is a control plane and anything to call.
@@ -37,22 +38,14 @@ pub(super) fn register(
     let mut probed = Vec::new();
     let mut ports = Vec::new();
     for port in &config.inbound.ports {
-        let check = match &port.health {
-            Health::Off => Check::Off,
-            Health::Tcp => Check::Tcp,
-            Health::Http { path } => Check::Http { path: path.clone() },
-            Health::Grpc => {
-                bail!("inbound.ports: health: grpc is not supported yet; use tcp, http or off")
-            }
-        };
         probed.push(Probed {
+            service_port: port.service_port,
             address: SocketAddr::from(([127, 0, 0, 1], port.port)),
-            check,
-            interval: port.health_interval,
+            check: port.health.clone(),
+            http2: matches!(port.protocol, Protocol::Http2 | Protocol::Grpc),
         });
         ports.push((port.service_port, control::protocol(port.protocol)));
     }
-    let (sender, healths) = watch::channel(vec![false; ports.len()]);
     let registration = Registration {
         workload: shared.workload.clone(),
         address,
@@ -62,15 +55,21 @@ pub(super) fn register(
     };
     let (control_plane, identity) = (control_plane.clone(), shared.identity.clone());
     let lifecycle = shared.lifecycle.clone();
+    let noting = shared.clone();
+    let note = move |port: &Probed, change| {
+        let endpoint = EndpointKey {
+            service: ServiceName::new(&noting.workload.namespace, &noting.workload.service),
+            port: port.service_port,
+            address: port.address,
+            identity: None,
+        };
+        noting.journal.keep(&endpoint, Change::Application(change));
+    };
     Ok(Some(tokio::spawn(async move {
         // The first word on health goes with the registration itself.
-        let mut first = vec![false; probed.len()];
-        for (port, healthy) in probed.iter().zip(&mut first) {
-            *healthy = health::probe(port).await;
-        }
-        // There is a receiver: it is kept below.
-        let _ = sender.send(first);
-        tokio::spawn(health::run(probed, sender));
+        let application = Application::meet(probed, note).await;
+        let (sender, healths) = watch::channel(application.healths());
+        tokio::spawn(application.watch(sender));
         registration::run(registration, control_plane, identity, lifecycle, healths).await;
     })))
 }

@@ -11,9 +11,9 @@ use selvage_core::scalar;
 use selvage_policy::snapshot::Protocol;
 
 use super::check::{host_port, service_name};
-use super::file::{ControlPlane, File, Listener, Local, Port, PortHealth, PortProtocol, Text};
+use super::file::{ControlPlane, File, Listener, Local, Port, PortProtocol, Text};
 use super::{
-    Config, Drain, Health, IdentityFiles, Inbound, InboundPort, Limits, LogFormat, Outbound,
+    Config, Drain, IdentityFiles, Inbound, InboundPort, Limits, LogFormat, Outbound,
     OutboundListener, Source, Workload,
 };
 
@@ -21,7 +21,6 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 const DEFAULT_TRUST_DOMAIN: &str = "mesh.local";
 const DEFAULT_STATE_DIR: &str = "/var/lib/selvage";
-const DEFAULT_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -111,20 +110,6 @@ fn source(remote: ControlPlane, local: Local) -> Source {
 }
 
 fn inbound_port(port: &Port) -> InboundPort {
-    let health_interval = port
-        .health
-        .interval
-        .map_or(DEFAULT_HEALTH_INTERVAL, |interval| interval.0);
-    let health = match &port.health {
-        PortHealth { off: Some(_), .. } => Health::Off,
-        PortHealth { grpc: Some(_), .. } => Health::Grpc,
-        PortHealth {
-            http: Some(http), ..
-        } => Health::Http {
-            path: http.path.clone(),
-        },
-        _ => Health::Tcp,
-    };
     let protocol = match port.protocol {
         PortProtocol::Detect => Protocol::Detect,
         PortProtocol::Http => Protocol::Http,
@@ -137,8 +122,7 @@ fn inbound_port(port: &Port) -> InboundPort {
         port: port.port,
         service_port,
         protocol,
-        health,
-        health_interval,
+        health: port.health.build(),
     }
 }
 

@@ -4,17 +4,13 @@
 //! Nothing here looks outside the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use selvage_certs::TrustDomain;
 use selvage_policy::snapshot::ServiceName;
 
 use super::build::{DEFAULT_NAMESPACE, drain, fixed_listeners, service_port};
-use super::file::{File, PortHealth};
+use super::file::File;
 use super::{HostPort, InboundTls, MAX_WORKERS, MIN_HEADER_BYTES};
-
-/// More often would be load.
-const MIN_HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,10 +22,10 @@ pub(super) struct Finding {
 }
 
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Finding {
             path: path.into(),
             message: message.into(),
@@ -209,35 +205,8 @@ fn check_inbound(file: &File, found: &mut Findings) {
                 format!("is this proxy's own `{name}`: requests would go in a circle"),
             );
         }
-        check_health(&port.health, &at("health"), found);
+        port.health.check(&at("health"), found);
     }
-}
-
-fn check_health(health: &PortHealth, path: &str, found: &mut Findings) {
-    let PortHealth {
-        tcp,
-        http,
-        grpc,
-        off,
-        interval,
-    } = health;
-    let kinds = [tcp.is_some(), http.is_some(), grpc.is_some(), off.is_some()];
-    if kinds.into_iter().filter(|there| *there).count() > 1 {
-        found.add(path, "give one of `tcp`, `http`, `grpc` and `off`");
-    }
-    if interval.is_some_and(|interval| interval.0 < MIN_HEALTH_INTERVAL) {
-        found.add(format!("{path}.interval"), "must be at least 100ms");
-    }
-    if http.as_ref().is_some_and(|http| !is_path(&http.path)) {
-        found.add(
-            format!("{path}.http.path"),
-            "must be a path such as /health",
-        );
-    }
-}
-
-fn is_path(path: &str) -> bool {
-    path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok()
 }
 
 fn check_listeners(file: &File, found: &mut Findings) {

@@ -4,15 +4,15 @@
 //! knows neither defaults nor which settings contradict each other.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use selvage_core::scalar::{ByteSize, Duration};
-use serde::de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{self, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
+use super::health::PortHealth;
 use super::{AccessLogFormat, InboundTls, Token, Traces};
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -96,84 +96,6 @@ pub(super) enum PortProtocol {
     Http2,
     Grpc,
     Tcp,
-}
-
-/// A word (`tcp`, `grpc`, `off`), or a mapping with one of `tcp`, `http`, `grpc`, `off`.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PortHealth {
-    pub(super) tcp: Option<Empty>,
-    pub(super) http: Option<HttpHealth>,
-    pub(super) grpc: Option<Empty>,
-    pub(super) off: Option<Empty>,
-    pub(super) interval: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Empty {}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HttpHealth {
-    pub(super) path: String,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[derive(Default)]
-struct HealthMapping {
-    tcp: Option<Empty>,
-    http: Option<HttpHealth>,
-    grpc: Option<Empty>,
-    off: Option<Empty>,
-    interval: Option<Duration>,
-}
-
-impl<'de> Deserialize<'de> for PortHealth {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Health;
-        impl<'de> Visitor<'de> for Health {
-            type Value = PortHealth;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`tcp`, `grpc`, `off`, or a mapping such as {http: {path: /health}}")
-            }
-
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<PortHealth, E> {
-                // What YAML 1.1 makes of a bare `off`.
-                self.visit_str(if value { "on" } else { "off" })
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<PortHealth, E> {
-                let mut health = PortHealth::default();
-                match word {
-                    "tcp" => health.tcp = Some(Empty {}),
-                    "grpc" => health.grpc = Some(Empty {}),
-                    "off" => health.off = Some(Empty {}),
-                    _ => return Err(E::invalid_value(de::Unexpected::Str(word), &self)),
-                }
-                Ok(health)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PortHealth, A::Error> {
-                let HealthMapping {
-                    tcp,
-                    http,
-                    grpc,
-                    off,
-                    interval,
-                } = HealthMapping::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PortHealth {
-                    tcp,
-                    http,
-                    grpc,
-                    off,
-                    interval,
-                })
-            }
-        }
-        deserializer.deserialize_any(Health)
-    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use selvage_policy::failures::StatusSet;
+use selvage_policy::health::{Pace, Question};
 use selvage_policy::snapshot::{Protocol, ServiceName};
 
 use super::*;
@@ -15,6 +17,10 @@ const SMALLEST: &str = "
 workload: { name: ratings-1, service: ratings }
 controlPlane: { address: 127.0.0.1:15010 }
 ";
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
 
 /// Loads `text` as a file with flags and an environment.
 fn load_with(
@@ -134,33 +140,39 @@ stateDir: state
                 port.port,
                 port.service_port,
                 port.protocol,
-                port.health.clone(),
+                port.health
+                    .as_ref()
+                    .map(|check| (check.question.as_str(), check.pace.interval)),
             )
         })
         .collect();
     assert_eq!(
         ports,
         [
-            (8080, 80, Protocol::Http, Health::Tcp),
-            (9090, 9090, Protocol::Grpc, Health::Grpc),
-            (9091, 9091, Protocol::Detect, Health::Off),
-            (
-                9092,
-                9092,
-                Protocol::Detect,
-                Health::Http {
-                    path: "/healthz".to_owned()
-                }
-            ),
+            (8080, 80, Protocol::Http, Some(("tcp", seconds(2)))),
+            (9090, 9090, Protocol::Grpc, Some(("grpc", seconds(5)))),
+            (9091, 9091, Protocol::Detect, None),
+            (9092, 9092, Protocol::Detect, Some(("http", seconds(5)))),
         ]
     );
+    let paced = config.inbound.ports[3].health.as_ref().expect("checked");
     assert_eq!(
-        config.inbound.ports[0].health_interval,
-        Duration::from_secs(2)
+        paced.pace,
+        Pace {
+            interval: seconds(5),
+            jitter_percent: 10,
+            timeout: seconds(1),
+            unhealthy_threshold: 2,
+            healthy_threshold: 1,
+        }
     );
     assert_eq!(
-        config.inbound.ports[1].health_interval,
-        Duration::from_secs(5)
+        paced.question,
+        Question::Http {
+            path: "/healthz".into(),
+            host: None,
+            expected: StatusSet::EMPTY.with(200, 399),
+        }
     );
     let listeners = &config.outbound.listeners;
     assert_eq!(listeners[0].service, ServiceName::new("books", "reviews"));

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use selvage_certs::{SpiffeId, TrustDomain};
+use selvage_policy::health::HealthCheck;
 use selvage_policy::snapshot::{Protocol, ServiceName};
 
 use super::Tracing;
@@ -176,26 +177,8 @@ pub struct InboundPort {
     pub service_port: u16,
     /// What the application speaks.
     pub protocol: Protocol,
-    /// How its health is found out.
-    pub health: Health,
-    /// How often.
-    pub health_interval: Duration,
-}
-
-/// How an application's health is found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// Not at all: it is taken to be healthy.
-    Off,
-    /// By connecting.
-    Tcp,
-    /// By a GET of this path; 2xx is healthy.
-    Http {
-        /// The path, with its leading slash.
-        path: String,
-    },
-    /// By the gRPC health checking protocol.
-    Grpc,
+    /// How its health is found out; `None`: not at all, it is taken to be healthy.
+    pub health: Option<HealthCheck>,
 }
 
 /// The side toward the application.

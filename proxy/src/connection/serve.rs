@@ -192,12 +192,12 @@ async fn reach(
         let Some(failure) = error.failure() else {
             return Err(refused);
         };
-        observe(
-            worker,
-            destination,
-            &mut in_flight,
-            &Outcome::Transport(failure),
-        );
+        let outcome = if error.is_starved() {
+            Outcome::Cancelled
+        } else {
+            Outcome::Transport(failure)
+        };
+        observe(worker, destination, &mut in_flight, &outcome);
         let again = matches!(failure, TransportFailure::Connect | TransportFailure::Tls);
         if !again || tried.len() as u32 >= TRIES {
             return Err(refused);
@@ -222,7 +222,7 @@ fn observe(
 ) {
     let now = Instant::now().into_std();
     let breaker = &destination.policy().breaker;
-    let report = Report::of(outcome, None);
+    let report = Report::of(&destination.policy().failures, outcome, None);
     let transition = worker.with_rng(|rng| in_flight.observe(&report, breaker, now, rng));
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);

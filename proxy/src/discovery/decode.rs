@@ -4,6 +4,7 @@
 
 mod authorization;
 mod balancer;
+mod health;
 mod service;
 mod traffic;
 

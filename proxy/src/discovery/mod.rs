@@ -2,6 +2,7 @@
 //! ([`files`]) or from the control plane ([`stream`]), on the same road. Holds
 //! the one Snapshot that requests load; a swap is one store.
 
+pub mod ask;
 pub mod decode;
 pub mod files;
 pub mod health;

@@ -70,6 +70,15 @@ impl<'t> Limits<'t> {
         }
     }
 
+    /// When the limit that ran out did so.
+    pub(super) fn due(&self, expired: Expired) -> Option<Instant> {
+        match expired {
+            Expired::Try => self.this_try,
+            Expired::Deadline => self.deadline,
+            Expired::Idle => self.idle.map(|limit| self.activity.last() + limit),
+        }
+    }
+
     /// Waits for something, within the limits. By reference: what is moved into
     /// a future is kept there twice.
     pub(super) async fn within<T>(

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use selvage_policy::affinity::{self, Key, Told};
+use selvage_policy::blame::Met;
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::Attempts;
@@ -39,6 +41,8 @@ pub(super) struct Outgoing {
     pub(super) grpc: bool,
     /// The moment the exchange must be over, and whose it is.
     pub(super) deadline: (Option<std::time::Instant>, DeadlineOwner),
+    /// From its beginning to there.
+    pub(super) allowed: Duration,
     /// Its body.
     pub(super) body: Replay,
     /// When a byte last moved.
@@ -73,6 +77,7 @@ impl Outgoing {
             asked,
             asked_deadline,
             deadline: (None, DeadlineOwner::Route),
+            allowed: Duration::ZERO,
             body: Replay::of(body, activity.clone(), gate.clone()),
             activity,
             peeks: false,
@@ -80,6 +85,15 @@ impl Outgoing {
             upgrade: RefCell::new(upgrade),
             affinity: Key::None,
         }
+    }
+
+    /// Its deadline, for who has to judge its passing.
+    pub(super) fn met(&self) -> Option<Met> {
+        Some(Met {
+            deadline: self.deadline.0?,
+            owner: self.deadline.1,
+            allowed: self.allowed,
+        })
     }
 
     /// Sets the limits of its destination's policy, from `now` on. At most
@@ -92,6 +106,8 @@ impl Outgoing {
         now: std::time::Instant,
     ) {
         self.deadline = deadline::deadline(&policy.timeouts, self.asked_deadline, now);
+        let end = self.deadline.0.unwrap_or(now);
+        self.allowed = end.saturating_duration_since(now);
         self.body.keep(attempts.buffer_limit().min(kept));
         // Only a status that would be retried is worth holding a response for.
         self.peeks = self.grpc && attempts.retryable();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode};
+use selvage_policy::blame::Met;
 use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
@@ -65,6 +66,7 @@ pub(super) struct Record {
     flag: Option<Flag>,
     tries: Tries,
     crossing: Crossing,
+    deadline: Option<Met>,
     held: Held,
     _active: ActiveRequest,
     trace: Option<Box<Trace>>,
@@ -105,6 +107,7 @@ impl Record {
             flag: None,
             tries: Tries::default(),
             crossing: Crossing::None,
+            deadline: None,
             held: Held::default(),
             _active: worker.shared.metrics.active(worker.index, direction),
             trace,
@@ -190,9 +193,10 @@ impl Record {
         }
     }
 
-    /// Its body, for the count of bytes.
+    /// Its body, for the count of bytes, and its deadline.
     pub(super) fn sends(&mut self, outgoing: &Outgoing) {
         self.held.body = Some(outgoing.body.clone());
+        self.deadline = outgoing.met();
     }
 
     /// A try begins, at the endpoint at `index`.
@@ -210,14 +214,22 @@ impl Record {
     pub(super) fn tried(&mut self, destination: &Destination, tried: &mut Tried) {
         self.tries
             .settle(self.told.as_deref_mut(), Some(destination));
-        let report = Report::of(&tried.outcome, tried.retry_after());
+        let failures = &destination.policy().failures;
+        let judged = Report::of(failures, &tried.outcome, tried.retry_after());
+        let report = if tried.excused {
+            judged.excused()
+        } else if tried.is_exhausted() {
+            judged.from_below()
+        } else {
+            judged
+        };
         if tried.answered.is_none() || report.class != Class::Success || tried.in_flight.is_probe()
         {
             learn(&self.worker, destination, &mut tried.in_flight, &report);
         }
         if self.tries.count() > 1 {
             let outcome = match tried.answered {
-                Some(_) => RetryOutcome::of(report.class),
+                Some(_) => RetryOutcome::of(judged.class),
                 None => RetryOutcome::Failure,
             };
             destination.series.retry(self.worker.index, outcome);
@@ -242,13 +254,19 @@ impl Record {
                 told.retry_refused = Some(outcome.as_str());
             }
         }
-        let passed_on = tried.is_exhausted() && classify(&tried.outcome).is_failure();
+        let passed_on = tried.is_exhausted()
+            && classify(&destination.policy().failures, &tried.outcome).is_failure();
         if why.marks_exhausted() || passed_on {
             self.crossing.exhausts(&self.worker);
         }
         if why == WhyReturned::BudgetExhausted {
             destination.series.budget_exhausted(self.worker.index);
         }
+    }
+
+    /// No endpoint can be asked, here or in vain by whoever repeats it.
+    pub(super) fn finds_nobody(&self) {
+        self.crossing.exhausts(&self.worker);
     }
 
     /// A response is passed on.
@@ -383,12 +401,15 @@ impl Record {
             // A stream that its caller or its deadline ended says nothing of the endpoint.
             End::TimedOut | End::Caller => Outcome::Cancelled,
         };
-        learn(
-            &self.worker,
-            destination,
-            in_flight,
-            &Report::of(&outcome, None),
-        );
+        let judged = Report::of(&destination.policy().failures, &outcome, None);
+        let now = clock::recent().into_std();
+        let excused = |met: Met| met.excuses(&outcome, in_flight.started(), now);
+        let report = if self.deadline.is_some_and(excused) {
+            judged.excused()
+        } else {
+            judged
+        };
+        learn(&self.worker, destination, in_flight, &report);
         self.held.in_flight = None;
     }
 

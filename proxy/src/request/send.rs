@@ -10,6 +10,8 @@ use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use selvage_policy::balance::{Ask, Picked};
+use selvage_policy::blame::was_late;
+use selvage_policy::breaker::PROBE_DECIDES_WITHIN;
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::deadline::{DeadlineOwner, is_as_good_as_over};
 use selvage_policy::endpoint::{InFlight, Report};
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use super::limits::{Expired, Limits};
 use super::outgoing::Outgoing;
 use super::record::Record;
+use super::unanswered::{failed, starved, timed_out};
 use crate::clock;
 use crate::error::{FLAG, ProxyError};
 use crate::http::grpc_status;
@@ -63,7 +66,10 @@ pub(super) struct Tried {
     pub(super) in_flight: InFlight,
     /// What the caller is told, if there is no response.
     pub(super) error: ProxyError,
-    pushback: Pushback,
+    /// Whether the endpoint is not to blame, whatever the outcome says.
+    pub(super) excused: bool,
+    /// What the upstream says about being called again.
+    pub(super) pushback: Pushback,
 }
 
 impl Tried {
@@ -108,6 +114,8 @@ enum Failure {
     Ours(ProxyError),
     /// The upstream.
     Upstream(TransportFailure, String),
+    /// It could not be connected to in time; but it was we who did not get to run.
+    Starved(String),
     /// Time.
     TimedOut(Expired),
 }
@@ -133,7 +141,10 @@ pub(super) async fn attempt(
             };
             destination.pick(ask, now.into_std(), rng)
         })
-        .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
+        .map_err(|error| {
+            record.finds_nobody();
+            ProxyError::new(Flag::NoHealthyEndpoint, error.to_string())
+        })?;
     let Picked {
         index,
         mut in_flight,
@@ -171,7 +182,8 @@ pub(super) async fn attempt(
             let error = ProxyError::new(failure.flag(), reason);
             failed(Outcome::Transport(failure), in_flight, error)
         }
-        Err(Failure::TimedOut(expired)) => timed_out(expired, in_flight, outgoing),
+        Err(Failure::Starved(reason)) => starved(in_flight, reason),
+        Err(Failure::TimedOut(expired)) => timed_out(expired, in_flight, outgoing, &limits),
     };
     Ok(tried)
 }
@@ -195,6 +207,12 @@ async fn probing<T>(
         class: Class::HardFailure,
         could_not_connect: false,
         retry_after: None,
+    };
+    let noticed = clock::now().into_std();
+    let late = if was_late(PROBE_DECIDES_WITHIN, decides, noticed) {
+        late.excused()
+    } else {
+        late
     };
     learn(worker, destination, in_flight, &late);
     sending.await
@@ -322,6 +340,7 @@ async fn connect(
     leased
         .map_err(unconnected)?
         .map_err(|error| match error.failure() {
+            Some(_) if error.is_starved() => Failure::Starved(error.to_string()),
             Some(failure) => Failure::Upstream(failure, error.to_string()),
             None => Failure::Ours(ProxyError::new(error.flag(), error.to_string())),
         })
@@ -348,7 +367,8 @@ async fn judge(
     limits: &Limits<'_>,
 ) -> Tried {
     let waits_for_status = outgoing.grpc
-        && outgoing.peeks
+        // A probe decides by the status, whoever else may want it.
+        && (outgoing.peeks || in_flight.is_probe())
         && answered.grpc_status.is_none()
         // A two-way stream may wait for more of the request before it says anything.
         && outgoing.body.is_complete();
@@ -363,7 +383,7 @@ async fn judge(
                 let outcome = Outcome::Transport(TransportFailure::Reset);
                 return failed(outcome, in_flight, error);
             }
-            Err(Peek::Expired(expired)) => return timed_out(expired, in_flight, outgoing),
+            Err(Peek::Expired(expired)) => return timed_out(expired, in_flight, outgoing, limits),
         }
     }
     let outcome = if gave_up_with_the_caller(&answered, outgoing) {
@@ -383,11 +403,16 @@ async fn judge(
         Pushback::parse(answered.response.headers())
     };
     let error = ProxyError::new(Flag::BadResponse, "answered");
+    let now = clock::recent().into_std();
+    let excused = outgoing
+        .met()
+        .is_some_and(|met| met.excuses(&outcome, in_flight.started(), now));
     Tried {
         outcome,
         answered: Some(answered),
         in_flight,
         error,
+        excused,
         pushback,
     }
 }
@@ -432,35 +457,4 @@ async fn peek(
         None => Ok(()),
         Some(Err(error)) => Err(Peek::Broken(error)),
     }
-}
-
-fn failed(outcome: Outcome, in_flight: InFlight, error: ProxyError) -> Tried {
-    Tried {
-        outcome,
-        answered: None,
-        in_flight,
-        error,
-        pushback: Pushback::None,
-    }
-}
-
-fn timed_out(expired: Expired, in_flight: InFlight, outgoing: &Outgoing) -> Tried {
-    let (outcome, detail) = match (expired, outgoing.deadline.1) {
-        (Expired::Deadline, DeadlineOwner::Caller) => {
-            (Outcome::CallerDeadline, "the caller's deadline passed")
-        }
-        (Expired::Deadline, DeadlineOwner::Route) => (
-            Outcome::Transport(TransportFailure::Timeout),
-            "timeouts.request ran out",
-        ),
-        (Expired::Try, _) => (
-            Outcome::Transport(TransportFailure::Timeout),
-            "timeouts.backendRequest ran out",
-        ),
-        (Expired::Idle, _) => (
-            Outcome::Transport(TransportFailure::Timeout),
-            "timeouts.idle ran out",
-        ),
-    };
-    failed(outcome, in_flight, ProxyError::new(Flag::Timeout, detail))
 }

@@ -1,8 +1,9 @@
 //! What is told of a request at its beginning, for the access log and for its span.
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderName, Request};
-use selvage_policy::classify::{Class, Outcome, classify};
+use http::{HeaderName, Request, StatusCode};
+use selvage_policy::classify::Outcome;
+use selvage_policy::flag::Grpc;
 use selvage_policy::trace::{Trace, trace_id};
 
 use super::downstream::Downstream;
@@ -16,15 +17,24 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Why a try failed, in a word.
 pub(super) fn reason(outcome: &Outcome) -> &'static str {
-    match outcome {
+    match *outcome {
         Outcome::Transport(failure) => failure.flag().as_str(),
         Outcome::Response {
             flag: Some(flag), ..
         } => flag.as_str(),
-        Outcome::Response { .. } => match classify(outcome) {
-            Class::Throttled => "throttled",
-            _ => "status",
-        },
+        Outcome::Response {
+            status,
+            grpc_status,
+            ..
+        } => {
+            let exhausted =
+                grpc_status.and_then(Grpc::from_number) == Some(Grpc::ResourceExhausted);
+            if status == StatusCode::TOO_MANY_REQUESTS || exhausted {
+                "throttled"
+            } else {
+                "status"
+            }
+        }
         Outcome::Cancelled => "cancelled",
         Outcome::CallerDeadline => "deadline",
     }

@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::ServerName;
 use selvage_certs::{HandshakeOutcome, SpiffeId};
+use selvage_policy::blame::was_late;
 use selvage_policy::classify::TransportFailure;
 use selvage_policy::flag::Flag;
+use selvage_policy::snapshot::{EndpointKey, ServiceName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::buffers::write_together;
 use crate::identity::Identity;
@@ -108,6 +111,9 @@ pub enum ConnectError {
     /// `timeouts.connect` ran out.
     #[error("no connection to {0} within {1:?}")]
     Timeout(SocketAddr, Duration),
+    /// It ran out, and was noticed so late that it was we who did not get to run.
+    #[error("no connection to {0} within {1:?}: this proxy did not get to run")]
+    Starved(SocketAddr, Duration),
     /// The peer is not who it must be, or does not speak TLS.
     #[error("{0}: {1}")]
     Tls(SocketAddr, String),
@@ -127,10 +133,18 @@ impl ConnectError {
     #[must_use]
     pub const fn failure(&self) -> Option<TransportFailure> {
         match self {
-            Self::Refused(..) | Self::Timeout(..) => Some(TransportFailure::Connect),
+            Self::Refused(..) | Self::Timeout(..) | Self::Starved(..) => {
+                Some(TransportFailure::Connect)
+            }
             Self::Tls(..) => Some(TransportFailure::Tls),
             Self::NoIdentity | Self::Http1Only(_) | Self::Overflow => None,
         }
+    }
+
+    /// Whether it says nothing of the peer, because this proxy did not get to run.
+    #[must_use]
+    pub const fn is_starved(&self) -> bool {
+        matches!(self, Self::Starved(..))
     }
 
     /// What the caller is told, if it is not retried.
@@ -138,7 +152,7 @@ impl ConnectError {
     pub const fn flag(&self) -> Flag {
         match self {
             Self::Refused(..) => Flag::ConnectFailure,
-            Self::Timeout(..) => Flag::ConnectFailure,
+            Self::Timeout(..) | Self::Starved(..) => Flag::ConnectFailure,
             Self::Tls(..) => Flag::TlsFailure,
             Self::Http1Only(_) => Flag::BadResponse,
             Self::NoIdentity => Flag::NotReady,
@@ -165,6 +179,23 @@ pub struct Peer {
     pub address: SocketAddr,
     /// As whom, with the server name that says which port is meant.
     pub mesh: Option<(SpiffeId, ServerName<'static>)>,
+}
+
+impl Peer {
+    /// Whom an endpoint's key means.
+    #[must_use]
+    pub fn of(key: &EndpointKey) -> Self {
+        let mesh = key.identity.as_ref().and_then(|identity| {
+            let ServiceName { namespace, name } = &key.service;
+            let trust_domain = identity.trust_domain();
+            let sni = selvage_certs::sni_for(name, namespace, key.port, &trust_domain).ok()?;
+            Some((identity.clone(), sni))
+        });
+        Self {
+            address: key.address,
+            mesh,
+        }
+    }
 }
 
 /// Connects, within `limit` (TLS included).
@@ -211,8 +242,17 @@ pub async fn connect(
     };
     match limit {
         None => connecting.await,
-        Some(limit) => tokio::time::timeout(limit, connecting)
-            .await
-            .unwrap_or(Err(ConnectError::Timeout(address, limit))),
+        Some(limit) => {
+            let due = Instant::now() + limit;
+            let connected = tokio::time::timeout_at(due, connecting).await;
+            connected.unwrap_or_else(|_| {
+                let (due, noticed) = (due.into_std(), Instant::now().into_std());
+                Err(if was_late(limit, due, noticed) {
+                    ConnectError::Starved(address, limit)
+                } else {
+                    ConnectError::Timeout(address, limit)
+                })
+            })
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! connections to each, and how a request travels there. The application
 //! beside us is such a service too, with one endpoint and no breaker.
 
+pub mod checks;
 pub mod connect;
 mod counted;
 pub mod expiry;

@@ -6,6 +6,8 @@
 use serde::Deserialize;
 
 use super::check_method;
+use super::failures::Failures;
+use super::health_check::HealthCheck;
 use super::load_balancer::LoadBalancer;
 use super::retry_condition::RetryCondition;
 use crate::config::Checker;
@@ -64,6 +66,10 @@ leaves! {
         limits: Limits,
         /// How an endpoint is chosen.
         load_balancer: LoadBalancer,
+        /// Which answers are failures.
+        failures: Failures,
+        /// How endpoints are asked for their health.
+        health_check: Option<Box<HealthCheck>>,
     }
     /// `0s` disables a limit.
     Timeouts {
@@ -153,6 +159,10 @@ impl CallPolicy {
             check.require(limit != Some(0), path, "expected at least 1, found `0`");
         }
         self.load_balancer.check(base, check);
+        self.failures.check(base, check);
+        if let Some(health_check) = &self.health_check {
+            health_check.check(base, check);
+        }
     }
 }
 

@@ -5,11 +5,14 @@
 
 pub mod authorization_policy;
 pub mod call_policy;
+pub mod failures;
+pub mod health_check;
 pub mod load_balancer;
 pub mod mesh_config;
 pub mod reference;
 pub mod retry_condition;
 pub mod service;
+pub mod status;
 pub mod traffic_policy;
 
 use std::collections::BTreeMap;

@@ -31,7 +31,7 @@ const TRANSPORT: [(&str, RetryCondition); 3] = [
 ];
 
 /// Names by number, from 1 (gRPC, `statuscodes.md`).
-const GRPC: [&str; 16] = [
+pub(super) const GRPC: [&str; 16] = [
     "CANCELLED",
     "UNKNOWN",
     "INVALID_ARGUMENT",

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 
 use super::call_policy::{CallPolicy, CircuitBreaker, Limits, Retry, Timeouts};
+use super::failures::Failures;
+use super::health_check::HealthCheck;
 use super::load_balancer::LoadBalancer;
 use super::reference::{TargetRef, check_targets};
 use crate::config::Checker;
@@ -24,6 +26,10 @@ pub struct TrafficPolicySpec {
     limits: Limits,
     #[serde(default)]
     load_balancer: LoadBalancer,
+    #[serde(default)]
+    failures: Failures,
+    #[serde(default)]
+    health_check: Option<Box<HealthCheck>>,
 }
 
 impl TrafficPolicySpec {
@@ -36,6 +42,8 @@ impl TrafficPolicySpec {
             circuit_breaker: self.circuit_breaker.clone(),
             limits: self.limits.clone(),
             load_balancer: self.load_balancer.clone(),
+            failures: self.failures.clone(),
+            health_check: self.health_check.clone(),
         }
     }
 

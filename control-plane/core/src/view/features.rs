@@ -5,17 +5,24 @@
 use selvage_api::feature;
 use selvage_api::v1;
 
-/// The features of a body, each once.
+/// The features of a body, each once, in a fixed order.
 pub(super) fn of(body: &v1::resource::Body) -> Vec<&'static str> {
-    let policy = match body {
-        v1::resource::Body::Service(service) => service.policy.as_ref(),
-        v1::resource::Body::Workload(_) | v1::resource::Body::TrustBundle(_) => None,
-    };
-    let mut features = Vec::new();
-    if policy.is_some_and(wants_balancers) {
-        features.push(feature::BALANCERS);
+    match body {
+        v1::resource::Body::Service(service) => {
+            service.policy.as_ref().map(of_policy).unwrap_or_default()
+        }
+        v1::resource::Body::Workload(_) | v1::resource::Body::TrustBundle(_) => Vec::new(),
     }
-    features
+}
+
+fn of_policy(policy: &v1::TrafficPolicy) -> Vec<&'static str> {
+    let used = [
+        (feature::BALANCERS, wants_balancers(policy)),
+        (feature::HEALTH_CHECK, policy.health_check.is_some()),
+        (feature::FAILURES, policy.failures.is_some()),
+    ];
+    let named = used.into_iter().filter(|(_, is_used)| *is_used);
+    named.map(|(feature, _)| feature).collect()
 }
 
 fn wants_balancers(policy: &v1::TrafficPolicy) -> bool {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use selvage_api::v1;
 
+use super::health;
 use super::load_balancer::balancing;
 use crate::resource::call_policy::{Backoff, CallPolicy, CircuitBreaker, Retry, Timeouts};
 use crate::resource::retry_condition::RetryCondition;
@@ -18,6 +19,8 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
         circuit_breaker,
         limits,
         load_balancer,
+        failures,
+        health_check,
     } = policy;
     let budget = &retries.budget;
     let balancing = balancing(load_balancer);
@@ -41,6 +44,8 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
             )),
             min_per_second: budget.min_per_second.unwrap_or(1),
         }),
+        health_check: health_check.as_deref().and_then(health::health_check),
+        failures: health::failures(failures),
     }
 }
 

@@ -7,6 +7,7 @@
 mod attachment;
 mod balancing;
 mod config;
+mod health;
 mod hostile;
 mod parsing;
 mod registry;

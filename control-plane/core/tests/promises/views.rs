@@ -75,6 +75,8 @@ fn without_policy_the_defaults_are_filled_in() {
             interval: seconds(10),
             min_per_second: 1,
         }),
+        health_check: None,
+        failures: None,
     };
     assert_eq!(policy(&world_of(RATINGS), "shop"), expected);
 }

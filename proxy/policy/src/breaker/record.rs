@@ -68,15 +68,21 @@ impl Record {
         enough.then_some(Reason::ConsecutiveFailures { count })
     }
 
+    /// Successes of the window, and all requests that were judged in it.
+    pub(crate) fn window(&self, now: Instant) -> (u64, u64) {
+        let successes = self.successes.sum(now, SLICES as i32);
+        (successes, successes + self.failures.sum(now, SLICES as i32))
+    }
+
     pub(super) fn by_rate(&self, policy: &BreakerPolicy, now: Instant) -> Option<Reason> {
         let rule = policy.success_rate?;
-        let successes = self.successes.sum(now, SLICES as i32);
-        let requests = successes + self.failures.sum(now, SLICES as i32);
+        let (successes, requests) = self.window(now);
         let bad = requests >= u64::from(rule.minimum_requests)
             && successes * 100 < u64::from(rule.threshold_percent) * requests;
         bad.then_some(Reason::SuccessRate {
             successes,
             requests,
+            threshold_percent: rule.threshold_percent,
         })
     }
 }

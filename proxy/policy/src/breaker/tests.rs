@@ -159,9 +159,12 @@ fn opens_by_success_rate_with_enough_requests() {
         transition.reason,
         Reason::SuccessRate {
             successes: 15,
-            requests: 20
+            requests: 20,
+            threshold_percent: 80,
         }
     );
+    let said = transition.reason.to_string();
+    assert_eq!(said, "success rate 75 % of 20 under 80 %");
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub enum Reason {
         successes: u64,
         /// Requests in the window that were judged.
         requests: u64,
+        /// The share of successes it has to have, in per cent.
+        threshold_percent: u32,
     },
     /// The backoff is over and a request is let through.
     BackoffOver,
@@ -72,8 +74,14 @@ impl fmt::Display for Reason {
             Self::SuccessRate {
                 successes,
                 requests,
+                threshold_percent,
             } => {
-                write!(f, "{successes} successes of {requests} requests")
+                // Rounded down: under 80 % never reads as 80 %.
+                let rate = successes * 100 / requests.max(&1);
+                write!(
+                    f,
+                    "success rate {rate} % of {requests} under {threshold_percent} %"
+                )
             }
             Self::BackoffOver => f.write_str("backoff is over"),
             Self::ConnectProbeSucceeded => f.write_str("a connect succeeded"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{EndpointState, Standing};
 use crate::breaker::{Observation, PROBE_DECIDES_WITHIN, Ticket, Transition};
 use crate::classify::{Class, Outcome, TransportFailure, classify};
+use crate::failures::Failures;
 use crate::snapshot::BreakerPolicy;
 use crate::sync::atomic::Ordering;
 
@@ -22,15 +23,37 @@ pub struct Report {
 }
 
 impl Report {
-    /// Classifies an outcome.
+    /// Classifies an outcome by what the service counts as failures.
     #[must_use]
-    pub fn of(outcome: &Outcome, retry_after: Option<Duration>) -> Self {
+    pub fn of(failures: &Failures, outcome: &Outcome, retry_after: Option<Duration>) -> Self {
         let could_not_connect = matches!(outcome, Outcome::Transport(TransportFailure::Connect));
         Self {
-            class: classify(outcome),
+            class: classify(failures, outcome),
             could_not_connect,
             retry_after,
         }
+    }
+
+    /// The same outcome, of which the endpoint is not to blame: see [`crate::blame`].
+    #[must_use]
+    pub const fn excused(self) -> Self {
+        Self {
+            class: Class::Neutral,
+            ..self
+        }
+    }
+
+    /// The same outcome, of which an authenticated peer says that what it asked
+    /// for it had asked for in vain itself: the endpoint answers, and what is
+    /// broken lies below it. A failure, but no hard one, or a service would be
+    /// taken out of rotation for all of its routes because of what one needs.
+    #[must_use]
+    pub const fn from_below(self) -> Self {
+        let class = match self.class {
+            Class::HardFailure => Class::Failure,
+            class => class,
+        };
+        Self { class, ..self }
     }
 }
 
@@ -99,6 +122,12 @@ impl InFlight {
                 self.state.load.sample(latency, now);
             }
         }
+    }
+
+    /// When the try began.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
     }
 
     /// From the try's start to the first byte of the response, once that has come.

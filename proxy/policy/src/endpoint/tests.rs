@@ -1,8 +1,11 @@
 //! What workers see of an endpoint, and what its guards promise.
 
+mod checks;
+
 use super::*;
 use crate::breaker::PROBE_DECIDES_WITHIN;
 use crate::classify::{Class, Outcome, TransportFailure};
+use crate::failures::Failures;
 use crate::testing::{key, millis, seconds, seeded, start};
 
 fn endpoint(epoch: Instant) -> (Arc<EndpointState>, Arc<Crowd>) {
@@ -143,7 +146,7 @@ fn a_cancelled_probe_frees_its_slot() {
     break_it(&state, start);
     let later = start + seconds(2);
     let mut probe = state.admit_probe(later).expect("a vacant slot").0;
-    let report = Report::of(&Outcome::Cancelled, None);
+    let report = Report::of(&Failures::USUAL, &Outcome::Cancelled, None);
     assert_eq!(
         probe.observe(&report, &BreakerPolicy::default(), later, &mut seeded()),
         None
@@ -268,7 +271,11 @@ fn what_leaves_is_no_longer_counted_out() {
 fn a_healed_partition_is_seen_by_connecting() {
     let start = start();
     let (state, _) = endpoint(start);
-    let refused = Report::of(&Outcome::Transport(TransportFailure::Connect), None);
+    let refused = Report::of(
+        &Failures::USUAL,
+        &Outcome::Transport(TransportFailure::Connect),
+        None,
+    );
     let policy = BreakerPolicy {
         backoff: crate::snapshot::BackoffPolicy {
             base: seconds(60),

@@ -229,6 +229,7 @@ impl Breaker {
         (is_judged && is_bad).then_some(Reason::SuccessRate {
             successes,
             requests,
+            threshold_percent: rule.threshold_percent,
         })
     }
 

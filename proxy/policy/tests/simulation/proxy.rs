@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use selvage_policy::balance::{self, Picked};
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::deadline::{self, DeadlineOwner};
@@ -156,7 +156,7 @@ impl Proxy {
         let exchange = Exchange {
             live: &live,
             request,
-            deadline: deadline::deadline(timeouts, &HeaderMap::new(), self.clock.now()),
+            deadline: deadline::deadline(timeouts, None, self.clock.now()),
         };
         self.exchange(&exchange).await
     }
@@ -356,7 +356,8 @@ impl Proxy {
 
     /// What the head already says is learnt; a success is one only when its body has come.
     fn record(&self, exchange: &Exchange<'_>, mut tried: Tried) -> Tried {
-        let report = Report::of(&tried.outcome, None);
+        let failures = &exchange.live.service.policy.failures;
+        let report = Report::of(failures, &tried.outcome, None);
         self.watch.tried(&tried.in_flight, report.class);
         if tried.head.is_none() || report.class != Class::Success || tried.in_flight.is_probe() {
             self.learn(exchange, &mut tried.in_flight, &report);
@@ -396,7 +397,8 @@ impl Proxy {
         if end == Outcome::Transport(TransportFailure::Reset) {
             self.watch.broke(&in_flight);
         }
-        self.learn(exchange, &mut in_flight, &Report::of(&end, None));
+        let failures = &exchange.live.service.policy.failures;
+        self.learn(exchange, &mut in_flight, &Report::of(failures, &end, None));
         Answer {
             status: head.status.as_u16(),
             flag,

@@ -1,8 +1,10 @@
-//! A Snapshot and endpoints, shown.
+//! A Snapshot, shown.
 
 use std::sync::Arc;
 
 use selvage_certs::{SpiffeId, TrustDomain};
+
+use selvage_policy::snapshot::ServiceName;
 
 use super::*;
 
@@ -142,47 +144,4 @@ fn a_snapshot_is_shown_whole() {
             "{pointer} of {shown:#}"
         );
     }
-}
-
-#[test]
-fn clusters_are_grouped_by_service_and_port() {
-    let endpoint = |name: &str, port| EndpointState {
-        service: ServiceName::new("shop", name),
-        port,
-        id: format!("shop/{name}-1"),
-        address: "127.0.0.1:1".parse().expect("an address"),
-        identity: None,
-        breaker: "half_open",
-        healthy: true,
-        weight: 3,
-        pending: 2,
-        latency: Duration::from_micros(1500),
-        zone: Some("eu-1".to_owned()),
-        share: 0.25,
-    };
-    let shown = clusters([
-        endpoint("b", 80),
-        endpoint("a", 80),
-        endpoint("a", 81),
-        endpoint("a", 80),
-    ]);
-    assert_eq!(
-        shown["services"]["shop/a"]["80"].as_array().map(Vec::len),
-        Some(2)
-    );
-    assert_eq!(
-        shown["services"]["shop/b"]["80"][0],
-        json!({
-            "id": "shop/b-1",
-            "address": "127.0.0.1:1",
-            "identity": null,
-            "breaker": "half_open",
-            "healthy": true,
-            "weight": 3,
-            "pending": 2,
-            "latencyMs": 1.5,
-            "zone": "eu-1",
-            "share": 0.25,
-        })
-    );
 }

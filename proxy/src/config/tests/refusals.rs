@@ -50,26 +50,6 @@ fn what_is_wrong_is_refused_with_its_place() {
             &["ports[0].protocol", "http"],
         ),
         (
-            "inbound: { ports: [{ port: 1, health: never }] }",
-            &["ports[0].health", "never"],
-        ),
-        (
-            "inbound: { ports: [{ port: 1, health: { tcp: {}, grpc: {} } }] }",
-            &["ports[0].health", "one of"],
-        ),
-        (
-            "inbound: { ports: [{ port: 1, health: { interval: 1ms } }] }",
-            &["interval", "100ms"],
-        ),
-        (
-            "inbound: { ports: [{ port: 1, health: { http: { path: x } } }] }",
-            &["health.http.path", "/health"],
-        ),
-        (
-            "inbound: { ports: [{ port: 1, health: { http: {} } }] }",
-            &["health", "path"],
-        ),
-        (
             "outbound: { listeners: [{ address: 127.0.0.1:15000, service: a }] }",
             &[
                 "outbound.listeners[0].address",
@@ -115,6 +95,61 @@ fn what_is_wrong_is_refused_with_its_place() {
         ),
         ("workers: 1000", &["workers", "256"]),
     ];
+    refuses(table);
+}
+
+#[test]
+fn a_check_of_the_application_that_contradicts_itself_is_refused() {
+    refuses(&[
+        (
+            "inbound: { ports: [{ port: 1, health: never }] }",
+            &["ports[0].health", "never"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { tcp: {}, grpc: {} } }] }",
+            &["ports[0].health", "one of"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { interval: 1ms } }] }",
+            &["interval", "100ms"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { http: { path: x } } }] }",
+            &["health.http.path", "/health"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { tcp: {}, interval: 1s, timeout: 2s } }] }",
+            &["ports[0].health.timeout", "(2s)", "(1s)"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { tcp: {}, healthyThreshold: 0 } }] }",
+            &["ports[0].health.healthyThreshold", "1 to 100"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { off: {}, interval: 1s } }] }",
+            &["ports[0].health.off", "beside `off`"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { http: { path: /, expectedStatuses: [1xx] } } }] }",
+            &["health.http.expectedStatuses[0]", "1xx"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { grpc: { servce: a } } }] }",
+            &["health", "servce"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { tcp: {}, unhealtyThreshold: 2 } }] }",
+            &["health", "unhealtyThreshold"],
+        ),
+        (
+            "inbound: { ports: [{ port: 1, health: { http: {} } }] }",
+            &["health", "path"],
+        ),
+    ]);
+}
+
+/// What is added to the smallest file, and what the refusal must say.
+fn refuses(table: &[(&str, &[&str])]) {
     for (added, said) in table {
         let refusal = load_text(&format!("{SMALLEST}{added}\n")).expect_err(added);
         for word in *said {

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use selvage_api::v1;
+use selvage_policy::failures::Failures;
 use selvage_policy::snapshot::{
     BackoffPolicy, BreakerPolicy, BudgetPolicy, Limits, RetryOn, RetryPolicy, SuccessRate,
     Timeouts, TrafficPolicy,
 };
 
 use super::balancer::balancer;
+use super::health;
 use super::{InvalidResource, absent, invalid, method};
 
 pub(super) fn traffic_policy(
@@ -25,6 +27,8 @@ pub(super) fn traffic_policy(
         hashing: _,
         slow_start: _,
         locality: _,
+        health_check,
+        failures,
     } = message;
     let balancer = balancer(message)?;
     let breaker = circuit_breaker
@@ -57,6 +61,14 @@ pub(super) fn traffic_policy(
             max_pending: *max_pending,
         },
         balancer,
+        failures: match failures {
+            None => Failures::USUAL,
+            Some(failures) => health::failures(failures)?,
+        },
+        health_check: health_check
+            .as_ref()
+            .map(health::health_check)
+            .transpose()?,
     })
 }
 

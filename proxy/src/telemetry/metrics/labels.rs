@@ -69,10 +69,9 @@ pub enum EndpointCondition {
     Open,
     /// Its breaker admits one request.
     HalfOpen,
-    /// The registry says that the application does not answer.
+    /// The registry says that the application does not answer, or our own checks do.
     Unhealthy,
-    /// It left the Snapshot and finishes what it has. Never counted: gauges count what the Snapshot
-    /// holds, and who drains leaves the registry, and with it every Snapshot, at once.
+    /// It left the Snapshot and finishes what it has.
     Draining,
 }
 

@@ -3,7 +3,10 @@
 
 mod amplification; // retries of several hops do not multiply
 mod balancers; // each request goes where policy says
+mod blame; // what counts as a failure, and whose it is
 mod chain; // services that call one another
 mod deadlines; // nobody works for a caller that has gone
+mod events; // an ejected endpoint explains itself
+mod health; // endpoints and applications that are asked for their health
 mod returns; // used again as soon as it is well, and not before
 mod tries; // what is told of each
