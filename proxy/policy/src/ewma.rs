@@ -5,10 +5,12 @@
 //! by all workers, without a lock. It knows nothing of requests in flight; the
 //! endpoint's state multiplies.
 //!
-//! Peak EWMA after Finagle: a sample above the average replaces it at once, a
-//! lower one moves it by `1 - exp(-elapsed/τ)`. Also a reading decays with τ,
-//! so that an endpoint that is not called becomes attractive again and is not
-//! judged by one old sample for ever.
+//! Peak EWMA after Finagle: a reading decays with τ, so that an endpoint that
+//! is not called becomes attractive again and is not judged by one old sample
+//! for ever. A sample above the reading replaces it at once, a lower one moves
+//! it by `1 - exp(-elapsed/τ)`: never up. (Moving the average as it was stored,
+//! without what it has decayed, would take back all attraction at the first
+//! call, and an endpoint once behind its peers would stay without its share.)
 
 use std::time::{Duration, Instant};
 
@@ -73,11 +75,12 @@ impl PeakEwma {
         let update = |old: u64| {
             let (average, at) = unpack(old);
             let weight = keep(elapsed(at, now), DECAY);
-            if seconds >= average * weight {
+            let reading = average * weight;
+            if seconds >= reading {
                 return Some(pack(seconds, now));
             }
             // Within one millisecond a lower sample has no weight, and must not move the time.
-            (weight < 1.0).then(|| pack(average * weight + seconds * (1.0 - weight), now))
+            (weight < 1.0).then(|| pack(reading * weight + seconds * (1.0 - weight), now))
         };
         let _ = self
             .average
@@ -174,8 +177,21 @@ mod tests {
         let weight = (-0.5f64).exp();
         assert!(near(
             ewma.cost(start + millis(5_001)),
-            2.0 * weight + 0.010 * (1.0 - weight)
+            2.0 * weight * weight + 0.010 * (1.0 - weight)
         ));
+    }
+
+    #[test]
+    fn a_sample_below_the_reading_never_raises_it() {
+        let start = start();
+        for silence in [1, 100, 1_000, 10_000, 20_000] {
+            let ewma = PeakEwma::new(start);
+            ewma.sample(seconds(2), start + millis(1));
+            let now = start + millis(1 + silence);
+            let reading = ewma.cost(now);
+            ewma.sample(millis(6), now);
+            assert!(ewma.cost(now) <= reading, "after {silence} ms of silence");
+        }
     }
 
     #[test]
