@@ -70,8 +70,6 @@ impl Envoy {
         upstream_tls: &Value,
         http2: bool,
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let admin_address = folder.path().join("admin");
         let config = json!({
             "admin": { "address": address(SocketAddr::from(([127, 0, 0, 1], 0))) },
             "static_resources": {
@@ -83,8 +81,19 @@ impl Envoy {
                 "clusters": [cluster(upstream, upstream_tls, http2)],
             },
         });
-        let path = folder.path().join("envoy.json");
-        std::fs::write(&path, config.to_string()).expect("a temporary file can be written");
+        Self::run(&config.to_string()).await
+    }
+
+    /// An Envoy with a configuration of the test's own, in YAML, whose admin port and first
+    /// listener are on port 0.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn run(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let admin_address = folder.path().join("admin");
+        let path = folder.path().join("envoy.yaml");
+        std::fs::write(&path, config).expect("a temporary file can be written");
         let mut command = Command::new(binary());
         command
             .arg("-c")

@@ -18,8 +18,10 @@ pub mod h2frames; // HTTP/2, frame by frame
 pub mod load; // many of them, counted
 pub mod mesh; // two sidecars and mutual TLS between them
 pub mod metrics; // what a proxy says it did
+pub mod open_loop; // load that nothing slows down
 pub mod pki; // identities, good and malformed
 pub mod process; // a binary under test
+pub mod replica; // of a service, to be broken and mended
 pub mod sidecar; // its configuration
 pub mod wait; // no wait without a bound
 pub mod wire; // bytes on a socket

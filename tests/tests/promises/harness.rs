@@ -1,9 +1,14 @@
 //! The harness itself, with nothing in between: what a caller sends is what an
 //! application receives. A promise that fails is then not the harness's fault.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use selvage_tests::app::{App, ClosedPort, ok};
 use selvage_tests::client::{self, Http2, request2};
+use selvage_tests::open_loop::{OpenLoop, Target};
+use selvage_tests::replica::{Fault, Nature, Replica};
+use selvage_tests::wait::{self, PATIENCE};
 use selvage_tests::wire::Wire;
 use selvage_tests::{body, grpc};
 use tokio::net::TcpStream;
@@ -68,4 +73,45 @@ async fn raw_bytes_reach_an_application_as_they_are() {
 async fn a_closed_port_refuses() {
     let closed = ClosedPort::new();
     assert!(TcpStream::connect(closed.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_replica_breaks_as_it_is_told_and_the_load_sees_how() {
+    let replica = Replica::start(Nature {
+        takes: Duration::from_millis(1),
+        slots: None,
+    });
+    let begin = Instant::now();
+    for (fault, expected) in [
+        (Fault::None, "200 -"),
+        (Fault::Status(503), "503 -"),
+        (Fault::ResetMidBody, "0 "),
+        (Fault::Refuse, "0 Connection refused"),
+        (Fault::Hang, "0 no answer in time"),
+        (Fault::Slow(20), "200 -"),
+    ] {
+        let _ = replica.turn(fault);
+        // Its listener goes and comes at the next turn of its task.
+        wait::until("the replica to turn", PATIENCE, async || {
+            TcpStream::connect(replica.address).await.is_err() == (fault == Fault::Refuse)
+        })
+        .await;
+        let target = Target {
+            address: replica.address,
+            authority: "orders.shop",
+            patience: Duration::from_millis(200),
+        };
+        let load = OpenLoop::start(target, 200);
+        load.passes(20).await;
+        let shots = load.stop().await;
+        let kinds = shots.kinds();
+        assert!(
+            kinds.len() == 1 && kinds[0].1.starts_with(expected),
+            "{fault:?}: {kinds:?}"
+        );
+        let is_slow = shots.latency(0.5) >= Duration::from_millis(20);
+        assert_eq!(is_slow, matches!(fault, Fault::Hang | Fault::Slow(_)));
+    }
+    let requests = replica.requests_between(begin, Instant::now());
+    assert!(requests >= 5 * 20, "{requests}");
 }
