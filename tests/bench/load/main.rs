@@ -14,6 +14,8 @@ mod handshakes; // TLS alone
 mod http1; // closed loops over HTTP/1.1
 mod http2; // closed loops over HTTP/2, gRPC too
 mod idle; // connections that do nothing
+#[path = "../../isolation/mod.rs"]
+mod isolation; // failing services side by side: here, since each binary is linked for a minute
 mod pki; // certificates for one run
 mod rate; // an open loop at a fixed rate
 mod response; // the least of an HTTP/1.1 parser
@@ -54,6 +56,8 @@ enum Load {
     Handshakes(handshakes::Options),
     /// Idle HTTP/1.1 connections, held until stdin ends.
     Idle(idle::Options),
+    /// Failing services behind Selvage and behind Envoy: `tests/isolation`.
+    Isolation(isolation::Options),
     /// Certificates for one run, into a folder.
     Pki(pki::Options),
     /// Prints how long a fixed amount of work took, in seconds.
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Load::Tcp(options) => bulk::run(&options),
         Load::Handshakes(options) => handshakes::run(&options),
         Load::Idle(options) => idle::run(&options),
+        Load::Isolation(options) => isolation::run(&options),
         Load::Pki(options) => pki::run(&options),
         Load::Spin => {
             spin::run();
