@@ -207,6 +207,13 @@ impl Crowd {
             .is_ok()
     }
 
+    /// Whether, beside one endpoint that is listed as `own`, another one is in
+    /// rotation. About right: those out that are not offered count as well.
+    pub(crate) fn stands_in(&self, own: Listing) -> bool {
+        let offered = self.offered.load(Ordering::Relaxed);
+        offered.saturating_sub(self.open()) > u32::from(own == Listing::Closed)
+    }
+
     /// Counts one endpoint out of rotation, whatever the others do.
     pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);

@@ -73,6 +73,10 @@ pub(crate) enum Standing {
     Out,
 }
 
+/// Where no other endpoint stands in, the backoff grows to this many times its
+/// base and no further: nobody is better served by waiting longer, and all
+/// callers wait for the first that is well again.
+const ALONE: u32 = 2;
 /// An endpoint that throttles and does not say how long is left alone for this long.
 const REST: Duration = Duration::from_secs(1);
 /// Requests in flight that a penalty of one second weighs as much as: what it
@@ -329,7 +333,11 @@ impl EndpointState {
             counted = self.crowd.try_open(policy.max_open_percent);
             counted
         };
-        let transition = breaker.observe(&self.record, observation, policy, may_open, now, rng);
+        let mut policy = *policy;
+        if !self.crowd.stands_in(self.listing()) {
+            policy.backoff.max = policy.backoff.max.min(policy.backoff.base * ALONE);
+        }
+        let transition = breaker.observe(&self.record, observation, &policy, may_open, now, rng);
         if let Some(Transition {
             to: BreakerState::Closed,
             ..

@@ -295,3 +295,30 @@ fn a_healed_partition_is_seen_by_connecting() {
     assert_eq!(transition.to, BreakerState::HalfOpen);
     assert!(matches!(state.standing(later), Standing::Vacant { .. }));
 }
+
+#[test]
+fn where_nobody_stands_in_the_backoff_hardly_grows() {
+    let start = start();
+    let crowd = Arc::new(Crowd::new(start));
+    crowd.set_offered(2);
+    let [one, other] = [1, 2].map(|n| Arc::new(EndpointState::new(key(n), Arc::clone(&crowd))));
+    let mut now = start;
+    let mut fails_again = |state: &Arc<EndpointState>| {
+        now += seconds(60);
+        let (mut probe, _) = state.admit_probe(now).expect("the backoff is over");
+        let report = report(Class::HardFailure);
+        let policy = BreakerPolicy::default();
+        let opened = probe.observe(&report, &policy, now, &mut seeded());
+        opened.and_then(|opened| opened.open_for).expect("open")
+    };
+    break_it(&one, start);
+    let beside = [0; 4].map(|_| fails_again(&one));
+    assert!(beside.is_sorted() && beside[3] > seconds(8), "{beside:?}");
+    break_it(&other, start);
+    for state in [&one, &other] {
+        for _ in 0..4 {
+            let alone = fails_again(state);
+            assert!(alone >= seconds(1) / 2 && alone <= seconds(2), "{alone:?}");
+        }
+    }
+}
