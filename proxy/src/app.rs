@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use rustix::process::Signal;
+use selvage_policy::server::ServerState;
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
 use selvage_policy::traces::TracesInFlight;
 use tokio::signal::unix::{self, SignalKind, signal};
@@ -321,6 +322,15 @@ fn shared(
         .iter()
         .map(|port| application(&workload, port))
         .collect();
+    let now = std::time::Instant::now();
+    let mut seeds = fastrand::Rng::new();
+    let servers = ports
+        .iter()
+        .map(|port| {
+            let state = ServerState::new(now, seeds.u64(..));
+            (port.service_port, Arc::new(state))
+        })
+        .collect();
     Shared {
         settings: Settings {
             head: HeadLimits {
@@ -351,6 +361,7 @@ fn shared(
         handshakes: tokio::sync::Semaphore::new(limits.handshakes),
         own: OnceLock::new(),
         apps,
+        servers,
     }
 }
 

@@ -86,6 +86,7 @@ impl Ends {
             moved: Cell::new(clock::now()),
             owed: Cell::default(),
             certificate: OnceCell::new(),
+            load: OnceCell::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod crossing;
 mod downstream;
 mod limits;
 mod outgoing;
+mod protect;
 mod record;
 mod send;
 mod told;
@@ -32,6 +33,7 @@ use self::record::Record;
 use self::send::attempt;
 use crate::accept::Purpose;
 use crate::clock;
+use crate::discovery::View;
 use crate::error::ProxyError;
 use crate::http::CLIENT_CERTIFICATE;
 use crate::http::body::ResponseBody;
@@ -41,6 +43,8 @@ use crate::lifecycle::Direction;
 use crate::telemetry::metrics::Decision;
 use crate::upstream::Destination;
 use crate::worker::{Worker, policy_name};
+
+pub(crate) use self::protect::connection as admit_connection;
 
 pub use self::downstream::{Downstream, Side};
 
@@ -80,11 +84,18 @@ fn begin(
     let said = Said::read(request.headers());
     said.ignored().for_each(|field| worker.ignores(field));
     let asked = head::sanitize(&mut request, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
+    let criticality = protect::criticality(worker, downstream, asked.criticality);
     record.traces(request.headers_mut());
+    let mut waits = None;
     match &downstream.side {
         Side::Outbound { .. } => canonicalize(&mut request, false)?, // 400
-        Side::Inbound { .. } => {
-            authorize(worker, downstream, &mut request, record)?; // 403, 400
+        Side::Inbound { app, .. } => {
+            let view = worker.view()?;
+            authorize(worker, &view, downstream, &mut request, record)?; // 403, 400
+            let headers = Some(request.headers());
+            let matters = criticality.unwrap_or_default();
+            let admission = protect::admit(worker, &view, downstream, app, headers, matters)?; // 429, 503
+            waits = admission.and_then(|admission| record.takes(admission));
             if let Some(certificate) = downstream.certificate.get() {
                 let headers = request.headers_mut();
                 headers.insert(CLIENT_CERTIFICATE, certificate.clone());
@@ -92,7 +103,10 @@ fn begin(
         }
     }
     let deadline = record.crosses(&said, request.headers());
-    Ok(Box::new(Outgoing::new(request, asked, deadline)))
+    let mut outgoing = Box::new(Outgoing::new(request, asked, deadline));
+    outgoing.criticality = criticality;
+    outgoing.waits = waits.map(Box::new);
+    Ok(outgoing)
 }
 
 /// From the application to a service, or from another sidecar to the application.
@@ -121,6 +135,10 @@ async fn journey(
         }
         record.admit(&destination)?; // 503
     }
+    if let Some(waits) = outgoing.waits.take() {
+        // Boxed: it happens under overload alone.
+        Box::pin(record.waits_for_place(*waits)).await?; // 503
+    }
     exchange(worker, &destination, outgoing, record).await
 }
 
@@ -139,11 +157,11 @@ async fn find(
 /// Judges the caller by the canonical path, the one the application gets too.
 fn authorize(
     worker: &Worker,
+    view: &View,
     downstream: &Downstream,
     request: &mut Request<Received>,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
-    let view = worker.view()?;
     let policy = &view.snapshot.inbound;
     canonicalize(request, policy.looks_at_paths())?;
     let caller = Caller {
@@ -197,6 +215,7 @@ async fn exchange(
             tried.outcome = Outcome::Cancelled;
             tried.error = ProxyError::new(Flag::BadRequest, "the caller broke off its request");
         }
+        record.timed(destination, &tried, outgoing);
         record.tried(destination, &mut tried);
         let now = clock::recent().into_std();
         let budget = destination.live.budget();

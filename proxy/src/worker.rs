@@ -164,6 +164,9 @@ impl Worker {
         }
         let view = self.shared.discovery.view();
         let there = view.is_some();
+        if let Some(view) = &view {
+            self.shared.protect(&view.snapshot);
+        }
         *resolved = Resolved {
             view,
             ..Resolved::default()

@@ -12,8 +12,10 @@ pub const FAILURES: &str = "failures";
 /// Every feature this version understands beyond what the messages began
 /// with, which needs no word. A message that gains a field with meaning gains
 /// a word here.
-pub const KNOWN: &[&str] = &[BALANCERS, HEALTH_CHECK, FAILURES];
+pub const KNOWN: &[&str] = &[BALANCERS, HEALTH_CHECK, FAILURES, SERVER_POLICY];
 
+/// A workload's ports are protected by [`crate::v1::Workload::server`].
+pub const SERVER_POLICY: &str = "server-policy";
 /// `TrafficPolicy`: balancers other than peak EWMA, slow start, locality.
 pub const BALANCERS: &str = "balancers";
 

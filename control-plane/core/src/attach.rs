@@ -7,11 +7,15 @@
 //! one rank the oldest alone counts, so that adding a policy changes nothing
 //! that was there; the others carry a `Conflicted` condition.
 
+mod server;
+
 use crate::resource::authorization_policy::AuthorizationPolicySpec;
 use crate::resource::call_policy::{CallPolicy, Merge};
 use crate::resource::traffic_policy::TrafficPolicySpec;
 use crate::resource::{ResourceKey, ResourceKind, ServiceName, Spec};
 use crate::world::{Stored, World};
+
+pub use server::{Protection, server};
 
 /// What the policies say of calls to a service from a namespace.
 #[must_use]
@@ -58,9 +62,11 @@ pub fn authorization<'w>(
 
 /// The targets for which another policy of the same rank wins, each with the winner.
 pub(crate) fn conflicts(world: &World, stored: &Stored) -> Vec<(ServiceName, ResourceKey)> {
-    let Spec::TrafficPolicy(_) = stored.resource.spec else {
-        return Vec::new();
-    };
+    match stored.resource.spec {
+        Spec::TrafficPolicy(_) => {}
+        Spec::ServerPolicy(_) => return server::conflicts(world, stored),
+        _ => return Vec::new(),
+    }
     let own = &stored.resource.key;
     let lost = |target: &ServiceName| {
         let (winner, _) = winner(world, target, &own.namespace)?;

@@ -17,8 +17,7 @@ use crate::yaml::{self, Node, Value};
 pub const API_VERSION: &str = "selvage.dev/v1";
 
 /// Kinds of the contract that are not there yet, with the version they come in.
-const LATER: [(&str, &str); 10] = [
-    ("ServerPolicy", API_VERSION),
+const LATER: [(&str, &str); 9] = [
     ("HTTPRoute", "gateway.networking.k8s.io/v1"),
     ("GRPCRoute", "gateway.networking.k8s.io/v1"),
     ("TLSRoute", "gateway.networking.k8s.io/v1"),
@@ -93,6 +92,13 @@ fn resource(source: &Source, node: &Node) -> Result<Resource, Diagnostics> {
             kind,
             crate::resource::traffic_policy::TrafficPolicySpec::check,
             Spec::TrafficPolicy,
+        ),
+        ResourceKind::ServerPolicy => finish(
+            source,
+            node,
+            kind,
+            crate::resource::server_policy::ServerPolicySpec::check,
+            Spec::ServerPolicy,
         ),
         ResourceKind::AuthorizationPolicy => finish(
             source,
@@ -194,6 +200,7 @@ fn finish<S: DeserializeOwned>(
     let spec = wrap(spec);
     let targets = match &spec {
         Spec::TrafficPolicy(spec) => spec.target_refs.as_slice(),
+        Spec::ServerPolicy(spec) => spec.target_refs.as_slice(),
         Spec::AuthorizationPolicy(spec) => spec.target_refs.as_deref().unwrap_or_default(),
         Spec::Service(_) | Spec::MeshConfig(_) => &[],
     };
@@ -204,7 +211,7 @@ fn finish<S: DeserializeOwned>(
             .filter(|index| spec.endpoints[*index].identity.is_some())
             .map(|index| format!("spec.endpoints[{index}].identity"))
             .collect(),
-        Spec::TrafficPolicy(_) | Spec::AuthorizationPolicy(_) => Vec::new(),
+        Spec::TrafficPolicy(_) | Spec::ServerPolicy(_) | Spec::AuthorizationPolicy(_) => Vec::new(),
     };
     let mark = |field: String| {
         let place = source.place(node.at(&field).span);

@@ -7,6 +7,7 @@ mod access;
 mod features;
 mod health;
 mod load_balancer;
+mod server;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::resource::service::{EndpointSpec, PortSpec, Protocol, ServiceSpec};
 use crate::resource::{ResourceKey, ResourceKind, ServiceName, Spec};
 use crate::world::World;
 use access::authorization;
+use server::server_policies;
 use traffic::traffic_policy;
 
 /// A service as callers of a namespace see it; `None` if it has neither a
@@ -60,6 +62,7 @@ pub fn view_workload(world: &World, service: &ServiceName) -> v1::Workload {
             .map(|(key, spec)| authorization(key, spec))
             .collect(),
         series_limit: mesh.telemetry.series_limit,
+        server: server_policies(world, service),
     }
 }
 

@@ -279,7 +279,7 @@ impl World {
                     }
                 }
             }
-            Spec::TrafficPolicy(_) | Spec::AuthorizationPolicy(_) => {}
+            Spec::TrafficPolicy(_) | Spec::ServerPolicy(_) | Spec::AuthorizationPolicy(_) => {}
         }
     }
 

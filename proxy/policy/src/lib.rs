@@ -40,6 +40,9 @@ pub mod traces;
 // Who may call what.
 pub mod authorize;
 
+// How much this workload takes on, and from whom.
+pub mod server;
+
 // The live state of every known service, kept across Snapshots.
 pub mod table;
 

@@ -34,15 +34,18 @@ pub enum Ignored {
     Attempt,
     /// `x-selvage-retried`.
     Retried,
+    /// `x-selvage-criticality`.
+    Criticality,
 }
 
 impl Ignored {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::GrpcTimeout,
         Self::DeadlineMs,
         Self::Attempt,
         Self::Retried,
+        Self::Criticality,
     ];
 
     /// The field's name.
@@ -53,6 +56,7 @@ impl Ignored {
             Self::DeadlineMs => "x-selvage-deadline-ms",
             Self::Attempt => "x-selvage-attempt",
             Self::Retried => "x-selvage-retried",
+            Self::Criticality => "x-selvage-criticality",
         }
     }
 }

@@ -14,6 +14,7 @@ use selvage_certs::{SpiffeId, TrustDomain};
 use crate::authorize::AuthorizationPolicy;
 use crate::failures::Failures;
 use crate::health::HealthCheck;
+use crate::server::ServerPolicies;
 
 mod balancer;
 
@@ -74,6 +75,8 @@ pub struct InboundPolicy {
     pub default_deny: bool,
     /// The policies that select this workload's service, in their given order.
     pub authorization: Vec<AuthorizationPolicy>,
+    /// How much its ports take on.
+    pub server: ServerPolicies,
 }
 
 /// `namespace/name` of a service.

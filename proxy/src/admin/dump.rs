@@ -4,6 +4,7 @@
 //! new field is not forgotten here. Nothing secret is in a Snapshot, and nothing is looked up.
 
 mod balancer;
+mod server;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use selvage_policy::snapshot::{
     Timeouts, TrafficPolicy, WorkloadName,
 };
 use serde_json::{Value, json};
+
+pub use self::server::ports;
 
 /// `/config_dump`: all a proxy knows of the mesh.
 #[must_use]
@@ -43,6 +46,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
     let InboundPolicy {
         default_deny,
         authorization,
+        server,
     } = inbound;
     let services: BTreeMap<String, Value> = services
         .iter()
@@ -62,6 +66,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
         "inbound": {
             "default": if *default_deny { "deny" } else { "allow" },
             "authorization": authorization.iter().map(authorization_policy).collect::<Vec<_>>(),
+            "server": server::policies(server),
         },
         "services": services,
     })

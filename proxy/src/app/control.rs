@@ -131,7 +131,12 @@ fn admin_state(
                 .view()
                 .map_or(Value::Null, |view| dump::snapshot(&view.snapshot))
         }),
-        clusters: Box::new(move || clusters::clusters(shown::endpoints(&endpoints))),
+        clusters: Box::new(move || {
+            let mut all = clusters::clusters(shown::endpoints(&endpoints));
+            let own = endpoints.servers.iter();
+            all["ports"] = dump::ports(own.map(|(port, state)| (*port, state.load())));
+            all
+        }),
         certs: Box::new(move || shown::certificates(&certs)),
         events: Box::new(move |filter| shown::events(&events, filter)),
         set_log_level: Box::new(move |level| {
@@ -197,6 +202,7 @@ pub(super) fn housekeeping(shared: &Arc<Shared>, cell: usize) {
                 swapping
                     .metrics
                     .set_series_limit(view.snapshot.mesh.series_limit);
+                swapping.protect(&view.snapshot);
             }
             if changed.changed().await.is_err() {
                 return;

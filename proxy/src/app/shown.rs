@@ -32,6 +32,9 @@ pub(super) fn fill(shared: &Shared, gauges: &mut Gauges) {
             }
         }
     }
+    for (port, state) in &shared.servers {
+        gauges.port(*port, state);
+    }
     let Some(view) = shared.discovery.view() else {
         return;
     };

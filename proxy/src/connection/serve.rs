@@ -19,7 +19,7 @@ use super::log::ConnectionLog;
 use super::prefixed::Prefixed;
 use crate::error::ProxyError;
 use crate::forward::{Abort, Ended, tunnel};
-use crate::request::{Downstream, Side};
+use crate::request::{Downstream, Side, admit_connection};
 use crate::telemetry::metrics::TcpRecord;
 use crate::tls::Inside;
 use crate::upstream::Destination;
@@ -101,6 +101,17 @@ where
     };
     log.goes_to(&destination);
     let record = series.open(worker.index);
+    let _admitted = match admit_connection(worker, downstream).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            tracing::debug!(destination = &*destination.label, flag = error.flag.as_str(),
+                detail = %error.detail, "connection turned away");
+            record.set_flag(error.flag);
+            log.ends(Some(error.flag));
+            stream.abort();
+            return;
+        }
+    };
     let flag = match carry(worker, &destination, downstream, stream, &record, &mut log).await {
         Ok(flag) => flag,
         Err(error) => {

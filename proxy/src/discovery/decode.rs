@@ -5,6 +5,7 @@
 mod authorization;
 mod balancer;
 mod health;
+mod server;
 mod service;
 mod traffic;
 
@@ -16,6 +17,7 @@ use selvage_certs::TrustDomain;
 use selvage_policy::snapshot::{InboundPolicy, Mesh, MutualTls, Snapshot, WorkloadName};
 
 use self::authorization::policy;
+use self::server::server_policies;
 use self::service::decode_service;
 
 /// A resource this proxy cannot take.
@@ -97,6 +99,7 @@ fn decode_workload(message: &v1::Workload) -> Result<(Mesh, InboundPolicy), Inva
         authorization_default: _,
         authorization,
         series_limit,
+        server,
     } = message;
     let mutual_tls = match message.mutual_tls() {
         v1::MutualTls::Strict => MutualTls::Strict,
@@ -120,6 +123,7 @@ fn decode_workload(message: &v1::Workload) -> Result<(Mesh, InboundPolicy), Inva
         InboundPolicy {
             default_deny,
             authorization,
+            server: server_policies(server)?,
         },
     ))
 }

@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use selvage_policy::flag::Flag;
 use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
+use selvage_policy::server::{CRITICALITY, Criticality, UnknownCriticality};
 
 use super::VERSION;
 use crate::error::ProxyError;
@@ -31,6 +32,8 @@ pub struct Asked {
     pub expects_continue: bool,
     /// The version the application spoke.
     pub version: Version,
+    /// How much it is said to matter.
+    pub criticality: Option<Result<Criticality, UnknownCriticality>>,
 }
 
 fn bad(detail: &'static str) -> ProxyError {
@@ -71,6 +74,12 @@ pub fn sanitize<B>(
     } else {
         wire
     };
+    let criticality = if seen.criticality {
+        let value = headers.get(CRITICALITY);
+        value.map(|value| Criticality::parse(value.as_bytes()))
+    } else {
+        None
+    };
     strip_hop_by_hop(headers);
     strip_untrusted(headers);
     if seen.expect {
@@ -81,6 +90,7 @@ pub fn sanitize<B>(
         upgrade,
         expects_continue,
         version,
+        criticality,
     })
 }
 
@@ -92,6 +102,7 @@ struct Seen {
     expect: bool,
     upgrade: bool,
     version: bool,
+    criticality: bool,
 }
 
 impl Seen {
@@ -102,6 +113,7 @@ impl Seen {
             seen.expect |= *name == EXPECT;
             seen.upgrade |= *name == UPGRADE;
             seen.version |= *name == VERSION;
+            seen.criticality |= *name == CRITICALITY;
         }
         seen
     }

@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use selvage_policy::flag::Flag;
 use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
+use selvage_policy::server::Admitted;
 use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
@@ -79,7 +80,8 @@ pub(super) fn answer(
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let open = worker.shared.lifecycle.opened(record.direction());
-        let switched = switch(worker, destination, &mut parts, outgoing, open)?;
+        let holds = (open, record.tunnels());
+        let switched = switch(worker, destination, &mut parts, outgoing, holds)?;
         record.answers(status, None, flag, None, in_flight);
         return Ok(switched);
     }
@@ -136,7 +138,7 @@ fn switch(
     destination: &Rc<Destination>,
     parts: &mut http::response::Parts,
     outgoing: &Outgoing,
-    open: OpenConnection,
+    holds: (OpenConnection, Option<Admitted>),
 ) -> Result<Response<ResponseBody>, ProxyError> {
     let unasked = || ProxyError::new(Flag::BadResponse, "101 without a request to upgrade");
     let caller = outgoing.take_upgrade().ok_or_else(unasked)?;
@@ -163,7 +165,7 @@ fn switch(
             Ok(Err(error)) => tracing::debug!(%error, "upgrade"),
             Err(_) => tracing::debug!("upgrade: one side never took it up"),
         }
-        drop(open);
+        drop(holds);
     });
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 use selvage_certs::PeerIdentity;
+use selvage_policy::server::CallerLoad;
 use tokio::time::Instant;
 
 use crate::accept::Purpose;
@@ -41,6 +42,8 @@ pub struct Downstream {
     pub owed: Cell<usize>,
     /// What the application is told of the caller, once that is known.
     pub certificate: OnceCell<HeaderValue>,
+    /// What its caller has in flight, where a policy bounds that.
+    pub load: OnceCell<CallerLoad>,
 }
 
 /// Which side of the application a connection is on.

@@ -16,6 +16,7 @@ use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::Attempts;
 use selvage_policy::said;
+use selvage_policy::server::{CRITICALITY, Criticality, Waits};
 use selvage_policy::snapshot::TrafficPolicy;
 use tokio::time::Instant;
 
@@ -53,6 +54,10 @@ pub(super) struct Outgoing {
     upgrade: RefCell<Option<OnUpgrade>>,
     /// What its endpoint is chosen by, where that is a key.
     pub(super) affinity: Key,
+    /// How much it matters, where that was said and is believed.
+    pub(super) criticality: Option<Criticality>,
+    /// The place at the application that it has to wait for.
+    pub(super) waits: Option<Box<Waits>>,
 }
 
 impl Outgoing {
@@ -84,6 +89,8 @@ impl Outgoing {
             gate,
             upgrade: RefCell::new(upgrade),
             affinity: Key::None,
+            criticality: None,
+            waits: None,
         }
     }
 
@@ -173,6 +180,10 @@ impl Outgoing {
         if way.mesh && number > 1 {
             let headers = request.headers_mut();
             headers.insert(said::ATTEMPT, HeaderValue::from(number));
+        }
+        if let Some(criticality) = self.criticality.filter(|_| way.mesh) {
+            let value = HeaderValue::from_static(criticality.as_str());
+            request.headers_mut().insert(CRITICALITY, value);
         }
         if let Some(gate) = &self.gate {
             let gate = gate.clone();

@@ -15,6 +15,7 @@ use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{RetryOutcome, WhyReturned};
 use selvage_policy::said::Said;
+use selvage_policy::server::{Admission, Admitted, Waits};
 use selvage_policy::service::RequestPermit;
 use selvage_policy::trace::{Trace, trace_id};
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use super::crossing::Crossing;
 use super::downstream::{Downstream, Follows, Side};
 use super::outgoing::Outgoing;
+use super::protect;
 use super::send::{Tried, learn};
 use super::told::told;
 use super::tries::Tries;
@@ -48,6 +50,7 @@ type Deadline = std::time::Instant;
 #[derive(Default)]
 struct Held {
     permit: Option<RequestPermit>,
+    admitted: Option<Admitted>,
     in_flight: Option<InFlight>,
     lease: Option<Lease>,
     body: Option<Replay>,
@@ -184,6 +187,38 @@ impl Record {
         })?;
         self.held.permit = Some(permit);
         Ok(())
+    }
+
+    /// Keeps its place at the application until the response has ended, or says
+    /// that there is one to wait for.
+    pub(super) fn takes(&mut self, admission: Admission) -> Option<Waits> {
+        match admission {
+            Admission::Admitted(admitted) => {
+                self.held.admitted = Some(admitted);
+                None
+            }
+            Admission::Waits(waits) => Some(waits),
+        }
+    }
+
+    /// Waits for a place at the application.
+    pub(super) async fn waits_for_place(&mut self, waits: Waits) -> Result<(), ProxyError> {
+        self.held.admitted = Some(protect::wait(waits).await?);
+        Ok(())
+    }
+
+    /// What a try took, for the limit of the application's port.
+    pub(super) fn timed(&mut self, app: &Destination, tried: &Tried, outgoing: &Outgoing) {
+        if let Some(admitted) = &mut self.held.admitted {
+            protect::learn(admitted, &app.policy().failures, tried, outgoing);
+        }
+    }
+
+    /// The request becomes a tunnel, which keeps what is counted while it lasts.
+    pub(super) fn tunnels(&mut self) -> Option<Admitted> {
+        let mut admitted = self.held.admitted.take()?;
+        admitted.tunnels();
+        Some(admitted)
     }
 
     /// The policy that denied it, for the log alone.
@@ -356,6 +391,9 @@ impl Record {
             self.grpc_status = Some(status);
         }
         self.learn_from(end);
+        if let Some(admitted) = self.held.admitted.as_mut().filter(|_| end == End::Caller) {
+            admitted.given_up(now.into_std());
+        }
         let complete = self.held.body.as_ref().is_none_or(Replay::is_complete);
         match self.held.lease.take() {
             Some(lease) if end == End::Complete => lease.answered(complete),

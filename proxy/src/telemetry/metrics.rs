@@ -12,6 +12,7 @@ mod families; // the crate's types, built
 mod gauges; // what is known elsewhere and asked for at a scrape
 mod labels; // closed sets of words
 mod process; // process_*, from /proc/self
+mod protection; // what a ServerPolicy turned away
 mod series; // handles with the labels resolved
 mod tables; // all series, within the limit of lines
 
@@ -37,7 +38,7 @@ pub use series::{DestinationSeries, HttpSeries, TcpRecord, TcpSeries};
 pub const DEFAULT_SERIES_LIMIT: usize = 10_000;
 /// Lines set aside for what is always there: comments, fixed metrics, the overflow series. The
 /// exposition has at least that many, whatever the limit.
-pub const RESERVED_LINES: usize = 160;
+pub const RESERVED_LINES: usize = 160 + protection::LINES;
 
 /// All metrics of one proxy.
 pub struct Metrics {

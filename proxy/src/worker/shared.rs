@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use selvage_policy::server::ServerState;
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{
     BreakerPolicy, Endpoint, EndpointKey, Limits, MutualTls, Protocol, Service, ServiceName,
-    ServicePort, TrafficPolicy, WorkloadName,
+    ServicePort, Snapshot, TrafficPolicy, WorkloadName,
 };
 use selvage_policy::table::{LivePort, LiveService};
 use selvage_policy::traces::TracesInFlight;
@@ -86,6 +87,8 @@ pub struct Shared {
     pub own: OnceLock<Vec<SocketAddr>>,
     /// The application, as a service of one endpoint per port.
     pub apps: Vec<LiveService>,
+    /// What is going on at each of its ports, for the policies that protect them.
+    pub servers: Vec<(u16, Arc<ServerState>)>,
 }
 
 impl Shared {
@@ -93,6 +96,20 @@ impl Shared {
     #[must_use]
     pub fn logs(&self) -> bool {
         self.access_log.is_on()
+    }
+
+    /// What is going on at one of the application's ports.
+    #[must_use]
+    pub fn server(&self, port: u16) -> Option<&Arc<ServerState>> {
+        let found = self.servers.iter().find(|(known, _)| *known == port);
+        found.map(|(_, state)| state)
+    }
+
+    /// Takes over the limits of a Snapshot. Where nothing changed it does nothing.
+    pub fn protect(&self, snapshot: &Snapshot) {
+        for (port, state) in &self.servers {
+            state.set_policy(snapshot.inbound.server.of(*port));
+        }
     }
 
     /// Hands a record to whoever tells it. Never waits.

@@ -102,7 +102,7 @@ async fn resources_that_are_wrong_are_refused_at_the_start() {
         &["TraficPolicy", "TrafficPolicy"],
     )
     .await;
-    let later = "kind: ServerPolicy\nmetadata: { name: orders, namespace: shop }\nspec: {}\n";
+    let later = "kind: HTTPRoute\nmetadata: { name: orders, namespace: shop }\nspec: {}\n";
     assert_refused(
         &pki,
         Sidecar::builder("client").resources(later),

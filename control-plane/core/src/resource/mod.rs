@@ -11,6 +11,7 @@ pub mod load_balancer;
 pub mod mesh_config;
 pub mod reference;
 pub mod retry_condition;
+pub mod server_policy;
 pub mod service;
 pub mod status;
 pub mod traffic_policy;
@@ -25,6 +26,7 @@ use crate::config::Checker;
 use crate::diagnostic::Place;
 use authorization_policy::AuthorizationPolicySpec;
 use mesh_config::MeshConfigSpec;
+use server_policy::ServerPolicySpec;
 use service::ServiceSpec;
 use traffic_policy::TrafficPolicySpec;
 
@@ -46,16 +48,19 @@ pub enum ResourceKind {
     Service,
     /// How callers treat a service.
     TrafficPolicy,
+    /// How a service protects itself.
+    ServerPolicy,
     /// Who may call what.
     AuthorizationPolicy,
 }
 
 impl ResourceKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::MeshConfig,
         Self::Service,
         Self::TrafficPolicy,
+        Self::ServerPolicy,
         Self::AuthorizationPolicy,
     ];
 
@@ -66,6 +71,7 @@ impl ResourceKind {
             Self::MeshConfig => "MeshConfig",
             Self::Service => "Service",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::ServerPolicy => "ServerPolicy",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
@@ -184,6 +190,8 @@ pub enum Spec {
     Service(ServiceSpec),
     /// How callers treat a service.
     TrafficPolicy(TrafficPolicySpec),
+    /// How a service protects itself.
+    ServerPolicy(ServerPolicySpec),
     /// Who may call what.
     AuthorizationPolicy(AuthorizationPolicySpec),
 }

@@ -20,6 +20,7 @@ pub struct TargetRef {
     name: String,
     namespace: Option<String>,
     section_name: Option<String>,
+    port: Option<u16>,
 }
 
 /// A reference to a service, with the place where it is made.
@@ -43,6 +44,12 @@ impl TargetRef {
             self.namespace.as_deref().unwrap_or(own_namespace),
             &self.name,
         )
+    }
+
+    /// The one port of it that is meant, where one is named.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        self.port
     }
 
     fn check(&self, check: &mut Checker<'_>, path: &str) {
@@ -80,8 +87,20 @@ impl TargetRef {
     }
 }
 
-/// Checks a list of targets. No target twice.
+/// Checks a list of services. No target twice.
 pub(crate) fn check_targets(targets: &[TargetRef], own_namespace: &str, check: &mut Checker<'_>) {
+    for (index, target) in targets.iter().enumerate() {
+        check.require(
+            target.port.is_none(),
+            format!("spec.targetRefs[{index}].port"),
+            "a policy of this kind is for every port of a service",
+        );
+    }
+    check_ports(targets, own_namespace, check);
+}
+
+/// Checks a list of services, each with one of its ports or all. No target twice.
+pub(crate) fn check_ports(targets: &[TargetRef], own_namespace: &str, check: &mut Checker<'_>) {
     let count = targets.len();
     check.require(
         (1..=MAX_TARGETS).contains(&count),
@@ -91,10 +110,15 @@ pub(crate) fn check_targets(targets: &[TargetRef], own_namespace: &str, check: &
     for (index, target) in targets.iter().enumerate() {
         let path = format!("spec.targetRefs[{index}]");
         target.check(check, &path);
+        check.require(
+            target.port != Some(0),
+            format!("{path}.port"),
+            "expected 1 to 65535, found `0`",
+        );
         let meant = target.target(own_namespace);
         if targets[..index]
             .iter()
-            .any(|other| other.target(own_namespace) == meant)
+            .any(|other| other.target(own_namespace) == meant && other.port == target.port)
         {
             check.error(path, format!("the target {meant} is given twice"));
         }

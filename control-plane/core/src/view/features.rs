@@ -11,6 +11,9 @@ pub(super) fn of(body: &v1::resource::Body) -> Vec<&'static str> {
         v1::resource::Body::Service(service) => {
             service.policy.as_ref().map(of_policy).unwrap_or_default()
         }
+        v1::resource::Body::Workload(workload) if !workload.server.is_empty() => {
+            vec![feature::SERVER_POLICY]
+        }
         v1::resource::Body::Workload(_) | v1::resource::Body::TrustBundle(_) => Vec::new(),
     }
 }

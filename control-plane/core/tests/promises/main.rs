@@ -11,6 +11,7 @@ mod health;
 mod hostile;
 mod parsing;
 mod registry;
+mod server_policy;
 mod views;
 mod world;
 

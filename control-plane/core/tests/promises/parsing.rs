@@ -28,6 +28,13 @@ spec:
   limits: { maxConnections: 1024, maxRequests: 1024, maxPending: 1024 }
   loadBalancer: { algorithm: peak-ewma }
 ---
+kind: ServerPolicy
+metadata: { name: orders, namespace: shop }
+spec:
+  targetRefs: [{ kind: Service, name: orders }, { kind: Service, name: orders, port: 80 }]
+  rateLimit: { requests: 1000, per: 1s, burst: 2000, key: identity }
+  concurrency: { mode: adaptive, max: 1000, min: 20, start: 20, queue: 64, queueTimeout: 50ms, perCaller: { maxConcurrent: 200 } }
+---
 kind: AuthorizationPolicy
 metadata: { name: orders, namespace: shop }
 spec:
@@ -71,6 +78,7 @@ fn what_is_given_is_given_back() {
         [
             "Service shop/ratings",
             "TrafficPolicy shop/ratings",
+            "ServerPolicy shop/orders",
             "AuthorizationPolicy shop/orders",
             "MeshConfig default/mesh"
         ]
@@ -86,15 +94,11 @@ fn kinds_are_told_apart() {
         ),
         (
             "kind: Pod",
-            "1:7 kind: unknown kind `Pod` / known kinds: `MeshConfig`, `Service`, `TrafficPolicy`, `AuthorizationPolicy`",
+            "1:7 kind: unknown kind `Pod` / known kinds: `MeshConfig`, `Service`, `TrafficPolicy`, `ServerPolicy`, `AuthorizationPolicy`",
         ),
         (
             "kind: HTTPRoute",
             "1:7 kind: `HTTPRoute` of gateway.networking.k8s.io/v1 is not supported yet",
-        ),
-        (
-            "kind: ServerPolicy",
-            "1:7 kind: `ServerPolicy` of selvage.dev/v1 is not supported yet",
         ),
         (
             "{apiVersion: v1, kind: Service}",

@@ -32,6 +32,7 @@ fn enforced(rules: Vec<Rule>) -> InboundPolicy {
     InboundPolicy {
         default_deny: false,
         authorization: vec![policy("p", Mode::Enforce, rules)],
+        ..InboundPolicy::default()
     }
 }
 
@@ -76,7 +77,7 @@ fn without_policies_the_default_applies() {
     for default_deny in [false, true] {
         let inbound = InboundPolicy {
             default_deny,
-            authorization: Vec::new(),
+            ..InboundPolicy::default()
         };
         assert_eq!(permits(&inbound, Some(READER), GET), !default_deny);
         assert_eq!(permits(&inbound, None, None), !default_deny);
@@ -268,6 +269,7 @@ fn audit_reports_and_never_decides() {
     let inbound = InboundPolicy {
         default_deny: false,
         authorization: vec![deny("a"), narrow.clone(), deny("b")],
+        ..InboundPolicy::default()
     };
     let reader = id(READER);
     let caller = Caller {
@@ -290,6 +292,7 @@ fn audit_reports_and_never_decides() {
     let beside = InboundPolicy {
         default_deny: true,
         authorization: vec![narrow, allow],
+        ..InboundPolicy::default()
     };
     let verdict = beside.authorize(caller, operated);
     assert!(
@@ -314,6 +317,7 @@ fn the_verdict_names_who_decided() {
                 vec![rule(Action::Deny, Vec::new(), vec![gets("/admin")])],
             ),
         ],
+        ..InboundPolicy::default()
     };
     let named = |caller: &str, path: &str| {
         let identity = id(caller);

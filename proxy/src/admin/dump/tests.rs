@@ -90,6 +90,7 @@ fn a_snapshot_is_shown_whole() {
         inbound: InboundPolicy {
             default_deny: true,
             authorization: vec![authorization],
+            ..InboundPolicy::default()
         },
         services: [(ratings(), Arc::new(service))].into(),
     });

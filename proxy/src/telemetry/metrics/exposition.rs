@@ -22,6 +22,7 @@ use super::labels::{
     Side, handshake_cell,
 };
 use super::process;
+use super::protection;
 use super::tables::{Kept, OVERFLOW};
 
 const REQUESTS: Family = (
@@ -172,6 +173,7 @@ impl Families {
         let descriptions = FAMILIES
             .iter()
             .copied()
+            .chain(protection::FAMILIES)
             .chain(process::FAMILIES)
             .map(|(name, help, _)| {
                 Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new())
@@ -197,6 +199,7 @@ impl Collector for Families {
         families.push(authorization(&kept));
         families.push(endpoints(&gauges, &kept));
         families.push(spills(&gauges, &kept));
+        families.extend(protection::families(&gauges));
         families.extend(singles(&gauges));
         families.extend(fixed(&self.core));
         families.extend(process::families());

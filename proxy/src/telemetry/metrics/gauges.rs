@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use selvage_policy::crowd::Spill;
+use selvage_policy::server::ServerState;
 
 use super::labels::{CertificateKind, EndpointCondition};
+use super::protection::PortSum;
 
 /// Fills in gauges at a scrape. It runs on the scraping thread.
 pub(super) type Source = Arc<dyn Fn(&mut Gauges) + Send + Sync>;
@@ -21,6 +23,7 @@ pub struct Gauges {
     /// By reason; only what has happened.
     pub(super) spills: BTreeMap<Box<str>, [u64; 2]>,
     pub(super) certificates: BTreeMap<CertificateKind, f64>,
+    pub(super) ports: BTreeMap<u16, PortSum>,
     pub(super) discovery_connected: Option<bool>,
     pub(super) snapshot_version: Option<u64>,
 }
@@ -38,6 +41,11 @@ impl Gauges {
             let counts = self.spills.entry(destination.into()).or_default();
             counts[why as usize] += count;
         }
+    }
+
+    /// What is going on at one of the application's ports.
+    pub fn port(&mut self, port: u16, state: &ServerState) {
+        self.ports.insert(port, PortSum::of(state));
     }
 
     /// When a certificate expires; before 1970 counts as 1970.
