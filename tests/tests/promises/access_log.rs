@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Version};
 use http_body_util::BodyExt;
 use selvage_tests::app::{App, ClosedPort, RawApp, ok};
 use selvage_tests::client::{Http1, Http2, request};
-use selvage_tests::mesh::{Mesh, service};
+use selvage_tests::mesh::{Mesh, service, traffic_policy};
 use selvage_tests::pki::{Pki, spiffe_id};
 use selvage_tests::sidecar::{ORDERS, Sidecar};
 use selvage_tests::wire::Wire;
@@ -329,15 +329,17 @@ async fn a_retry_and_a_denial_are_told_with_their_reasons() {
 
     let closed = ClosedPort::new();
     let endpoints = [(closed.address, None), (app.address, None)];
+    let orders = service("orders", "http", &endpoints);
+    let in_turn = traffic_policy("  loadBalancer: { algorithm: round-robin }\n");
     let mut sidecar = Sidecar::builder("client")
-        .resources(&service("orders", "http", &endpoints))
+        .resources(&format!("{orders}\n---\n{in_turn}"))
         .set("telemetry.accessLog", "json")
         .start(&Pki::new())
         .await;
     let mut caller = Http1::connect(sidecar.outbound()).await;
-    // One of the first few goes to the closed port first.
+    // One of the first two goes to the closed port first.
     let mut retried = None;
-    for number in 0..20 {
+    for number in 0..2 {
         let path = format!("/{number}/");
         let sent = request(Method::GET, ORDERS, &path, body::empty());
         assert_eq!(caller.call(sent).await.unwrap().status, 200);
