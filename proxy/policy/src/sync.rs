@@ -20,6 +20,10 @@ mod lock {
             Self(loom::sync::Mutex::new(inner))
         }
 
+        pub(crate) fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0
                 .lock()

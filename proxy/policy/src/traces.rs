@@ -23,8 +23,8 @@
 //! Reading and Writing*, 1977). A map behind a lock per shard would be shorter,
 //! but every traced request would take such a lock three times.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicU64, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 

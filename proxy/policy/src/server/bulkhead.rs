@@ -7,11 +7,11 @@
 //! keeps who has a connection, and forgets the others when it has doubled, so
 //! it is bounded by `limits.connections`. Callers without an identity are one.
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use selvage_certs::SpiffeId;
 
 /// Callers kept before any is looked for to be forgotten.

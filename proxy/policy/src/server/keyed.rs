@@ -14,8 +14,8 @@
 //! lock is taken. Two requests that race for a place may let one request too
 //! many through, or charge one to a neighbour: once, not again.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::rate::Rate;

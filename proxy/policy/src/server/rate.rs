@@ -12,7 +12,7 @@
 //! A request that is refused takes nothing: who hammers is let in at the rate,
 //! neither more nor less.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::since;

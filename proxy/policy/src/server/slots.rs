@@ -9,12 +9,12 @@
 //! Shared by the workers. It neither sleeps nor knows a runtime: who waits is
 //! a [`Waiting`], polled by the proxy with a timer of its own beside it.
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::criticality::Criticality;
 use super::gradient::{Gradient, WINDOW, WINDOW_SAMPLES, Window};
