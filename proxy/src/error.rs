@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
+use selvage_policy::fault::Abort;
 use selvage_policy::flag::Flag;
 
 /// RFC 9209.
@@ -26,7 +27,14 @@ pub struct ProxyError {
     pub detail: Cow<'static, str>,
     /// Sent as `Retry-After`, in whole seconds, rounded up.
     pub retry_after: Option<Duration>,
+    /// How it fails on purpose, where the flag is [`Flag::Fault`].
+    pub abort: Option<Abort>,
 }
+
+/// Marks a response that is not to be sent: its stream is reset instead, or its connection ends.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a fault was injected")]
+pub struct Reset;
 
 impl ProxyError {
     /// An error of this flag, with what the operator should read about it.
@@ -35,17 +43,39 @@ impl ProxyError {
             flag,
             detail: detail.into(),
             retry_after: None,
+            abort: None,
         }
+    }
+
+    /// A failure injected on purpose.
+    pub fn injected(abort: Abort) -> Self {
+        Self {
+            abort: Some(abort),
+            ..Self::new(Flag::Fault, "injected")
+        }
+    }
+
+    /// The HTTP status of the answer to a plain request.
+    pub fn status(&self) -> StatusCode {
+        let injected = self.abort.and_then(Abort::statuses);
+        injected.map_or(self.flag.status(), |(status, _)| status)
+    }
+
+    /// The gRPC status of the answer to a gRPC call.
+    pub fn grpc_status(&self) -> u32 {
+        let injected = self.abort.and_then(Abort::statuses);
+        injected.map_or(self.flag.grpc_status(), |(_, grpc)| grpc)
+    }
+
+    /// Whether there is to be no answer at all.
+    pub fn is_reset(&self) -> bool {
+        self.abort == Some(Abort::Reset)
     }
 
     /// The answer's head. Its body is empty: what there is to say stands in the headers.
     pub fn response_head(&self, grpc: bool) -> Response<()> {
         let mut response = Response::new(());
-        *response.status_mut() = if grpc {
-            StatusCode::OK
-        } else {
-            self.flag.status()
-        };
+        *response.status_mut() = if grpc { StatusCode::OK } else { self.status() };
         self.write_headers(response.headers_mut(), grpc);
         response
     }
@@ -66,7 +96,7 @@ impl ProxyError {
         }
         if grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(self.flag.grpc_status()));
+            headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
             headers.insert(GRPC_MESSAGE, HeaderValue::from_static(self.flag.as_str()));
         } else {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

@@ -5,7 +5,11 @@
 mod answer;
 mod crossing;
 mod downstream;
+mod fallback;
+mod fault;
+mod hedge;
 mod limits;
+mod mirror;
 mod outgoing;
 mod protect;
 mod record;
@@ -28,9 +32,12 @@ use selvage_policy::said::Said;
 use selvage_policy::snapshot::Protocol;
 
 use self::answer::{answer, refuse};
+use self::fallback::fall_back;
+use self::fault::inject;
+use self::hedge::hedged;
 use self::outgoing::Outgoing;
 use self::record::Record;
-use self::send::attempt;
+use self::send::{Tried, attempt};
 use crate::accept::Purpose;
 use crate::clock;
 use crate::discovery::View;
@@ -128,18 +135,50 @@ async fn journey(
         }
     };
     record.goes_to(&destination);
-    if downstream.direction() == Direction::Outbound {
-        if destination.port.protocol == Protocol::Tcp {
-            let detail = "the port is declared tcp, this is HTTP";
-            return Err(ProxyError::new(Flag::NoRoute, detail));
+    if downstream.direction() == Direction::Outbound && destination.port.protocol == Protocol::Tcp {
+        let detail = "the port is declared tcp, this is HTTP";
+        return Err(ProxyError::new(Flag::NoRoute, detail));
+    }
+    let ended = serve(worker, &destination, outgoing, record).await;
+    match &destination.policy().fallback {
+        Some(policy) if fallback::is_wanted(policy, &ended, outgoing) => {
+            // Boxed: another journey, and a rare one.
+            let standing_in = fall_back(worker, &destination, policy, ended, outgoing, record);
+            Box::pin(standing_in).await
         }
-        record.admit(&destination)?; // 503
+        _ => answer(worker, &destination, ended?, outgoing, record),
     }
-    if let Some(waits) = outgoing.waits.take() {
-        // Boxed: it happens under overload alone.
-        Box::pin(record.waits_for_place(*waits)).await?; // 503
+}
+
+/// What one service's policy does to a request: fails it on purpose, limits it,
+/// copies it, sends it.
+fn serve<'r>(
+    worker: &'r Rc<Worker>,
+    destination: &'r Rc<Destination>,
+    outgoing: &'r mut Outgoing,
+    record: &'r mut Record,
+) -> impl Future<Output = Result<Tried, ProxyError>> + 'r {
+    let fault = destination.policy().fault.as_ref();
+    async move {
+        outgoing.begins(clock::recent().into_std());
+        if let Some(policy) = fault {
+            // Boxed: it waits, and only where somebody wants it.
+            Box::pin(inject(worker, destination, policy, outgoing, record)).await?;
+        }
+        if record.direction() == Direction::Outbound {
+            record.admit(destination)?; // 503
+        }
+        if let Some(waits) = outgoing.waits.take() {
+            // Boxed: it happens under overload alone.
+            Box::pin(record.waits_for_place(*waits)).await?; // 503
+        }
+        let copying = mirror::begin(worker, destination, outgoing, record.source());
+        let tried = exchange(worker, destination, outgoing, record).await;
+        if let Some(copying) = copying {
+            copying.copies(outgoing);
+        }
+        tried
     }
-    exchange(worker, &destination, outgoing, record).await
 }
 
 async fn find(
@@ -188,18 +227,18 @@ fn authorize(
     ))
 }
 
-/// The tries of one request, until one is returned.
+/// The tries of one request; the one that is returned.
 async fn exchange(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     outgoing: &mut Outgoing,
     record: &mut Record,
-) -> Result<Response<ResponseBody>, ProxyError> {
+) -> Result<Tried, ProxyError> {
     let policy = destination.policy();
     let now = clock::recent().into_std();
     let mut attempts = Attempts::begin(policy, &outgoing.method, outgoing.grpc);
     let kept = worker.shared.settings.replay_bytes;
-    outgoing.bounded_by(policy, &attempts, kept, now);
+    outgoing.bounded_by(policy, &attempts, kept);
     outgoing.keyed_by(policy, record.source(), worker);
     let outgoing = &*outgoing;
     outgoing.is_in_time(now)?; // 504
@@ -208,15 +247,18 @@ async fn exchange(
     destination.live.budget().request(now);
     let mut failed = None;
     loop {
-        let mut tried = attempt(worker, destination, &mut attempts, outgoing, record)
-            .await
-            .map_err(|nobody| failed.take().unwrap_or(nobody))?; // 503
+        let tried = match attempts.hedge() {
+            None => attempt(worker, destination, &mut attempts, outgoing, record).await,
+            // Boxed: two tries are twice as large, and few requests want them.
+            Some(_) => Box::pin(hedged(worker, destination, &mut attempts, outgoing, record)).await,
+        };
+        let mut tried = tried.map_err(|nobody| failed.take().unwrap_or(nobody))?; // 503
         if outgoing.body.is_broken() && tried.answered.is_none() {
             tried.outcome = Outcome::Cancelled;
             tried.error = ProxyError::new(Flag::BadRequest, "the caller broke off its request");
         }
         record.timed(destination, &tried, outgoing);
-        record.tried(destination, &mut tried);
+        record.tried(destination, &mut tried, &attempts);
         let now = clock::recent().into_std();
         let budget = destination.live.budget();
         let next =
@@ -224,8 +266,7 @@ async fn exchange(
         match next {
             Next::Return(why) => {
                 record.returns(destination, why, &tried);
-                outgoing.body.release();
-                return answer(worker, destination, tried, outgoing, record);
+                return Ok(tried);
             }
             Next::RetryAfter { wait, .. } => {
                 record.retries(&tried.outcome);

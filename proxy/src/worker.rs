@@ -31,6 +31,7 @@ use crate::telemetry::metrics::{Counter, Decision, HttpSeries, TcpSeries};
 use crate::timers::Timers;
 use crate::upstream::Destination;
 use crate::upstream::connect::Peer;
+use crate::upstream::events::Events;
 use crate::upstream::pool::Pool;
 
 /// Authorities remembered per worker; beyond it the cache starts anew.
@@ -374,6 +375,7 @@ impl Worker {
             http: metrics.http(direction, source, &label, DEFAULT_ROUTE),
             tcp: metrics.tcp(direction, source, &label),
             series: metrics.destination(&label),
+            events: Events::of(&live.service.policy, metrics, &label),
             label,
         }
     }

@@ -12,12 +12,29 @@ pub const FAILURES: &str = "failures";
 /// Every feature this version understands beyond what the messages began
 /// with, which needs no word. A message that gains a field with meaning gains
 /// a word here.
-pub const KNOWN: &[&str] = &[BALANCERS, HEALTH_CHECK, FAILURES, SERVER_POLICY];
+pub const KNOWN: &[&str] = &[
+    BALANCERS,
+    HEALTH_CHECK,
+    FAILURES,
+    HEDGE,
+    FALLBACK,
+    FAULT,
+    MIRROR,
+    SERVER_POLICY,
+];
 
 /// A workload's ports are protected by [`crate::v1::Workload::server`].
 pub const SERVER_POLICY: &str = "server-policy";
 /// `TrafficPolicy`: balancers other than peak EWMA, slow start, locality.
 pub const BALANCERS: &str = "balancers";
+/// `TrafficPolicy.hedge`.
+pub const HEDGE: &str = "hedge";
+/// `TrafficPolicy.fallback`.
+pub const FALLBACK: &str = "fallback";
+/// `TrafficPolicy.fault`.
+pub const FAULT: &str = "fault";
+/// `TrafficPolicy.mirror`.
+pub const MIRROR: &str = "mirror";
 
 /// The first feature of a resource that this version does not understand.
 pub fn first_unknown(resource: &Resource) -> Option<&str> {

@@ -25,8 +25,8 @@ pub fn call_policy(world: &World, target: &ServiceName, caller_namespace: &str) 
         .then(|| winner(world, target, caller_namespace))
         .flatten();
     let mut policy = CallPolicy::default();
-    for (_, spec) in [consumer, producer].into_iter().flatten() {
-        policy = policy.over(&spec.policy());
+    for (stored, spec) in [consumer, producer].into_iter().flatten() {
+        policy = policy.over(&spec.policy(&stored.resource.key.namespace));
     }
     match world.mesh_config() {
         Some(mesh) => policy.over(&mesh.policy()),
@@ -97,7 +97,7 @@ fn winner<'w>(
                 .any(|found| found.target == *target)
         })
         .filter_map(|stored| match &stored.resource.spec {
-            Spec::TrafficPolicy(spec) => Some((stored, spec)),
+            Spec::TrafficPolicy(spec) => Some((stored, &**spec)),
             _ => None,
         })
         .min_by_key(|(stored, _)| (stored.stamp, &stored.resource.key))

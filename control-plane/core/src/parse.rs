@@ -9,7 +9,9 @@ use crate::config::Checker;
 use crate::decode::decode;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use crate::nearest::nearest;
+use crate::resource::backend::BackendRef;
 use crate::resource::reference::{ServiceReference, TargetRef};
+use crate::resource::traffic_policy::TrafficPolicySpec;
 use crate::resource::{DEFAULT_NAMESPACE, Metadata, Resource, ResourceKey, ResourceKind, Spec};
 use crate::yaml::{self, Node, Value};
 
@@ -91,7 +93,7 @@ fn resource(source: &Source, node: &Node) -> Result<Resource, Diagnostics> {
             node,
             kind,
             crate::resource::traffic_policy::TrafficPolicySpec::check,
-            Spec::TrafficPolicy,
+            |spec| Spec::TrafficPolicy(Box::new(spec)),
         ),
         ResourceKind::ServerPolicy => finish(
             source,
@@ -114,7 +116,7 @@ fn resource(source: &Source, node: &Node) -> Result<Resource, Diagnostics> {
             |spec: &_, _, check| {
                 crate::resource::mesh_config::MeshConfigSpec::check(spec, check);
             },
-            Spec::MeshConfig,
+            |spec| Spec::MeshConfig(Box::new(spec)),
         ),
     }
 }
@@ -205,6 +207,13 @@ fn finish<S: DeserializeOwned>(
         Spec::Service(_) | Spec::MeshConfig(_) => &[],
     };
     let references = references(source, node, targets, &namespace);
+    let uses = match &spec {
+        Spec::TrafficPolicy(spec) => uses(source, node, spec, &namespace),
+        Spec::ServerPolicy(_)
+        | Spec::AuthorizationPolicy(_)
+        | Spec::Service(_)
+        | Spec::MeshConfig(_) => Vec::new(),
+    };
     let fields: Vec<String> = match &spec {
         Spec::MeshConfig(_) => vec!["spec.trustDomain".to_owned()],
         Spec::Service(spec) => (0..spec.endpoints.len())
@@ -228,6 +237,7 @@ fn finish<S: DeserializeOwned>(
         document: node.to_json(),
         place: source.place(node.at("metadata.name").span),
         references,
+        uses,
         marked: fields.into_iter().map(mark).collect(),
     })
 }
@@ -247,4 +257,21 @@ fn references(
         }
     };
     targets.iter().enumerate().map(reference).collect()
+}
+
+fn uses(
+    source: &Source,
+    node: &Node,
+    spec: &TrafficPolicySpec,
+    namespace: &str,
+) -> Vec<ServiceReference> {
+    let reference = |(path, backend): (&str, &BackendRef)| {
+        let path = format!("{path}.name");
+        ServiceReference {
+            target: backend.service(namespace),
+            place: source.place(node.at(&path).span),
+            path,
+        }
+    };
+    spec.uses().map(reference).collect()
 }

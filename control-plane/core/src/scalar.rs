@@ -160,6 +160,73 @@ impl fmt::Display for Percent {
     }
 }
 
+/// A share of requests: `50`, `0.1` or `0.1%`, to a ten-thousandth of a per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Fraction(u32);
+
+/// A text is not a share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected more than 0 and at most 100 (per cent), with up to four decimals, found `{0}`")]
+pub struct InvalidFraction(String);
+
+/// Decimals of a [`Fraction`].
+const DECIMALS: usize = 4;
+
+impl Fraction {
+    /// Every request.
+    pub const ALL: Self = Self(1_000_000);
+
+    /// So many of a million.
+    #[must_use]
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Fraction {
+    type Err = InvalidFraction;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFraction> {
+        let invalid = || InvalidFraction(text.chars().take(40).collect());
+        let number = text.strip_suffix('%').unwrap_or(text);
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+        let are_digits = |text: &str, most: usize| {
+            (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+        };
+        if !are_digits(whole, 3) || !are_digits(decimals, DECIMALS) {
+            return Err(invalid());
+        }
+        let parse = |text: &str| text.parse::<u32>().map_err(|_| invalid());
+        let millionths = parse(whole)? * 10_000 + parse(&format!("{decimals:0<DECIMALS$}"))?;
+        match millionths {
+            1..=1_000_000 => Ok(Self(millionths)),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl fmt::Display for Fraction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, decimals) = (self.0 / 10_000, self.0 % 10_000);
+        match decimals {
+            0 => write!(f, "{whole}"),
+            _ => write!(
+                f,
+                "{whole}.{}",
+                format!("{decimals:04}").trim_end_matches('0')
+            ),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As it was written: a float would have been rounded already.
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
 /// Parses a scalar from how it was written, number or text.
 struct Written<T>(std::marker::PhantomData<T>, &'static str);
 
@@ -266,6 +333,28 @@ mod tests {
             "64 KiB",
         ] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fractions_have_four_decimals() {
+        let table = [
+            ("0.1", 1_000, "0.1"),
+            ("0.0001%", 1, "0.0001"),
+            ("12.5", 125_000, "12.5"),
+            ("50", 500_000, "50"),
+            ("100%", 1_000_000, "100"),
+            ("100.0", 1_000_000, "100"),
+        ];
+        for (text, millionths, shown) in table {
+            let parsed: Fraction = text.parse().unwrap();
+            assert_eq!(parsed.millionths(), millionths, "{text}");
+            assert_eq!(parsed.to_string(), shown);
+        }
+        for text in [
+            "0", "0.0", "100.0001", "101", "-1", "1e1", ".5", "5.", "1.23456", "%", "", "+1",
+        ] {
+            assert!(text.parse::<Fraction>().is_err(), "{text}");
         }
     }
 

@@ -227,7 +227,7 @@ impl World {
     pub fn mesh_config(&self) -> Option<&MeshConfigSpec> {
         self.of_kind(ResourceKind::MeshConfig)
             .find_map(|stored| match &stored.resource.spec {
-                Spec::MeshConfig(spec) => Some(spec),
+                Spec::MeshConfig(spec) => Some(&**spec),
                 _ => None,
             })
     }

@@ -300,6 +300,11 @@ impl EndpointState {
         Some((InFlight::new(self, ticket, now), transition))
     }
 
+    /// A try was given up after `waited`, since another answered: so long it takes at least.
+    pub fn outwaited(&self, waited: Duration, now: Instant) {
+        self.load.at_least(waited, now);
+    }
+
     /// Whether the proxy should connect now to see whether it can: see [`Breaker::wants_connect_probe`].
     #[must_use]
     pub fn wants_connect_probe(&self, now: Instant) -> bool {

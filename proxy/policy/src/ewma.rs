@@ -87,6 +87,15 @@ impl PeakEwma {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     }
 
+    /// Takes a latency of which only the least is known: the answer had not come by then.
+    pub fn at_least(&self, waited: Duration, now: Instant) {
+        let (average, at) = unpack(self.average.load(Ordering::Relaxed));
+        let passed = elapsed(at, self.millis(now));
+        if waited.as_secs_f32() > average * keep(passed, DECAY) {
+            self.sample(waited, now);
+        }
+    }
+
     /// Makes the endpoint unattractive for a while: undiminished for
     /// `retry_after` (none: not at all; at most [`RETRY_AFTER_LIMIT`]), then decaying.
     pub fn penalize(&self, retry_after: Option<Duration>, now: Instant) {

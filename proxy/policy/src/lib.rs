@@ -88,6 +88,24 @@ pub mod retry;
 // How many retries a service can bear.
 pub mod budget;
 
+// When a second try is sent beside one that takes long.
+pub mod hedge;
+
+// A high quantile of recent latencies.
+pub mod quantile;
+
+// Faults injected on purpose.
+pub mod fault;
+
+// What stands in for a service that fails.
+pub mod fallback;
+
+// Which requests another service gets a copy of.
+pub mod mirror;
+
+// A share of requests, drawn by chance.
+pub mod share;
+
 // The names of what went wrong, as callers, logs and metrics see them.
 pub mod flag;
 

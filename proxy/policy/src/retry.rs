@@ -25,6 +25,7 @@ use crate::budget::Budget;
 use crate::classify::{Class, Outcome, TransportFailure};
 use crate::ewma::RETRY_AFTER_LIMIT;
 use crate::flag::Flag;
+use crate::hedge::HedgePolicy;
 use crate::snapshot::{BackoffPolicy, RetryOn, RetryPolicy, TrafficPolicy};
 
 /// Transparent retries of one request.
@@ -200,6 +201,8 @@ pub struct Attempts {
     idempotent: bool,
     /// The policy repeats this kind of request.
     permitted: bool,
+    /// A try of it may still be hedged.
+    hedgeable: bool,
     tries: u32,
     transparent: u32,
     by_policy: u32,
@@ -218,6 +221,11 @@ impl Attempts {
             policy: Arc::clone(policy),
             idempotent: method.is_idempotent(),
             permitted: policy.retry.as_ref().is_some_and(permits),
+            hedgeable: !is_grpc
+                && policy
+                    .hedge
+                    .as_ref()
+                    .is_some_and(|hedge| hedge.methods.contains(method)),
             tries: 0,
             transparent: 0,
             by_policy: 0,
@@ -241,6 +249,24 @@ impl Attempts {
     #[must_use]
     pub const fn tries(&self) -> u32 {
         self.tries
+    }
+
+    /// Retries among them that were decided here: a hedge is a try and no retry.
+    #[must_use]
+    pub const fn retries(&self) -> u32 {
+        self.transparent + self.by_policy
+    }
+
+    /// How the next try may be hedged, if it may: once in a request.
+    #[must_use]
+    pub fn hedge(&self) -> Option<&HedgePolicy> {
+        self.policy.hedge.as_ref().filter(|_| self.hedgeable)
+    }
+
+    /// Counts the hedge, sent to the endpoint at `index`.
+    pub fn hedged_to(&mut self, index: usize) {
+        self.hedgeable = false;
+        self.sent_to(index);
     }
 
     /// Whether the policy could still repeat this request whatever became of

@@ -6,10 +6,11 @@
 //! waited for: over a limit the answer is `overflow` at once. What is held is
 //! held to the end of the response body, by a guard.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::budget::Budget;
+use crate::hedge::{HedgePolicy, Hedging};
 use crate::snapshot::{BudgetPolicy, Limits, ServiceName};
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,6 +22,9 @@ pub struct ServiceState {
     requests: AtomicU32,
     pending: AtomicU32,
     connections: AtomicU32,
+    /// Made when the first request that could be hedged comes.
+    hedging: OnceLock<Box<Hedging>>,
+    copies: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +32,7 @@ enum Counter {
     Requests,
     Pending,
     Connections,
+    Copies,
 }
 
 /// One count of a service, given back when dropped.
@@ -60,6 +65,11 @@ pub struct PendingPermit(#[expect(dead_code, reason = "held for its drop")] Held
 #[must_use = "the limit is given back when this is dropped"]
 pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] Held);
 
+/// A copy of a request, for a mirror.
+#[derive(Debug)]
+#[must_use = "the limit is given back when this is dropped"]
+pub struct CopyPermit(#[expect(dead_code, reason = "held for its drop")] Held);
+
 impl ServiceState {
     /// A service nothing is in use of.
     #[must_use]
@@ -70,6 +80,8 @@ impl ServiceState {
             requests: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            hedging: OnceLock::new(),
+            copies: AtomicU32::new(0),
         }
     }
 
@@ -83,6 +95,19 @@ impl ServiceState {
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// What is known of its requests that could be hedged.
+    pub fn hedging(&self, policy: &HedgePolicy, now: Instant) -> &Hedging {
+        self.hedging
+            .get_or_init(|| Box::new(Hedging::new(policy, now)))
+    }
+
+    /// Changes the policy of hedging in place; what was measured stays.
+    pub fn set_hedge(&self, policy: Option<&HedgePolicy>) {
+        if let (Some(hedging), Some(policy)) = (self.hedging.get(), policy) {
+            hedging.set_policy(policy);
+        }
     }
 
     /// Admits a request, unless `max_requests` are in flight. `None` is an `overflow`.
@@ -101,6 +126,11 @@ impl ServiceState {
     pub fn admit_connection(self: &Arc<Self>, limits: &Limits) -> Option<ConnectionPermit> {
         self.hold(Counter::Connections, limits.max_connections)
             .map(ConnectionPermit)
+    }
+
+    /// Lets a copy of a request be made for a mirror, unless `max_pending` are under way.
+    pub fn admit_copy(self: &Arc<Self>, max_pending: u32) -> Option<CopyPermit> {
+        self.hold(Counter::Copies, max_pending).map(CopyPermit)
     }
 
     /// Requests in flight, requests that wait, connections.
@@ -130,6 +160,7 @@ impl ServiceState {
             Counter::Requests => &self.requests,
             Counter::Pending => &self.pending,
             Counter::Connections => &self.connections,
+            Counter::Copies => &self.copies,
         }
     }
 }

@@ -13,7 +13,11 @@ use selvage_certs::{SpiffeId, TrustDomain};
 
 use crate::authorize::AuthorizationPolicy;
 use crate::failures::Failures;
+use crate::fallback::FallbackPolicy;
+use crate::fault::FaultPolicy;
 use crate::health::HealthCheck;
+use crate::hedge::HedgePolicy;
+use crate::mirror::MirrorPolicy;
 use crate::server::ServerPolicies;
 
 mod balancer;
@@ -197,6 +201,23 @@ pub struct TrafficPolicy {
     pub failures: Failures,
     /// How its endpoints are asked for their health; `None`: not at all.
     pub health_check: Option<HealthCheck>,
+    /// Which requests are sent twice when their first try takes long; `None`: none.
+    pub hedge: Option<HedgePolicy>,
+    /// What stands in where it fails.
+    pub fallback: Option<FallbackPolicy>,
+    /// What is injected on purpose.
+    pub fault: Option<FaultPolicy>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<MirrorPolicy>,
+}
+
+/// A port of another service that requests go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The service.
+    pub service: ServiceName,
+    /// Its port; `None`: the only one, or the one an authority without a port would mean.
+    pub port: Option<u16>,
 }
 
 /// Time limits; `None` means no limit.

@@ -189,6 +189,7 @@ impl LiveServices {
             .cloned()
             .unwrap_or_else(|| Arc::new(ServiceState::new(service.name.clone(), budget, now)));
         state.budget().set_policy(budget);
+        state.set_hedge(service.policy.hedge.as_ref());
         next.services
             .insert(service.name.clone(), Arc::clone(&state));
         let ports = service

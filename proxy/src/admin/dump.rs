@@ -4,6 +4,7 @@
 //! new field is not forgotten here. Nothing secret is in a Snapshot, and nothing is looked up.
 
 mod balancer;
+mod isolation;
 mod server;
 
 use std::collections::BTreeMap;
@@ -136,6 +137,10 @@ fn traffic_policy(policy: &TrafficPolicy) -> Value {
         balancer,
         failures,
         health_check,
+        hedge,
+        fallback,
+        fault,
+        mirror,
     } = policy;
     let Timeouts {
         request,
@@ -177,6 +182,10 @@ fn traffic_policy(policy: &TrafficPolicy) -> Value {
         "loadBalancer": self::balancer::balancer(balancer),
         "failures": self::failures(failures),
         "healthCheck": health_check.as_ref().map(self::health_check),
+        "hedge": hedge.as_ref().map(isolation::hedge),
+        "fallback": fallback.as_ref().map(isolation::fallback),
+        "fault": fault.as_ref().map(isolation::fault),
+        "mirror": mirror.as_ref().map(isolation::mirror),
     })
 }
 

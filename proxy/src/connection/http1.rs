@@ -3,7 +3,6 @@
 //! buffers are freed, and what waits for the next byte is the bare socket.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::aside::Aside;
 use super::prefixed::Prefixed;
 use super::serve::{LAST_WORD, expiry};
+use crate::error::Reset;
 use crate::http::body::ResponseBody;
 use crate::http::door::{Door, DoorBell, DoorLimits};
 use crate::http::received::Received;
@@ -107,6 +107,14 @@ struct Keeper<'c, H> {
     upgrades: Cell<bool>,
 }
 
+/// hyper ends a connection whose request has no answer.
+fn unless_reset(response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Reset> {
+    match response.extensions().get::<Reset>() {
+        Some(reset) => Err(*reset),
+        None => Ok(response),
+    }
+}
+
 /// Why hyper is left.
 enum Stop {
     Over(hyper::Result<()>),
@@ -152,7 +160,7 @@ where
             if request.extensions().get::<OnUpgrade>().is_some() {
                 self.upgrades.set(true);
             }
-            (self.handle)(request).map(Ok::<_, Infallible>)
+            (self.handle)(request).map(unless_reset)
         });
         let mut connection = builder
             .serve_connection(TokioIo::new(door), service)

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::aside::Aside;
 use super::serve::{LAST_WORD, expiry};
+use crate::error::Reset;
 use crate::http::body::ResponseBody;
 use crate::http::received::Received;
 use crate::http::stream::{Pinger, Pump};
@@ -266,6 +267,10 @@ impl<F: Future<Output = Response<ResponseBody>>> Future for Exchange<F> {
 /// Sends the head of a response; what is left is its body, if it has one.
 fn answer(response: Response<ResponseBody>, respond: &mut Respond) -> Option<Pump<ResponseBody>> {
     let (mut parts, body) = response.into_parts();
+    if parts.extensions.get::<Reset>().is_some() {
+        respond.reset(Reason::INTERNAL_ERROR);
+        return None;
+    }
     if !parts.headers.contains_key(DATE) {
         parts.headers.insert(DATE, date());
     }

@@ -73,7 +73,8 @@ impl Gate {
 /// What all tries of one request share.
 #[derive(Debug)]
 struct Shared {
-    source: Received,
+    /// Where it comes from; a copy is there whole.
+    source: Option<Received>,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     kept_bytes: usize,
@@ -104,7 +105,7 @@ impl Replay {
             return Self(None);
         }
         Self(Some(Rc::new(RefCell::new(Shared {
-            source,
+            source: Some(source),
             kept: Vec::new(),
             trailers: None,
             kept_bytes: 0,
@@ -126,7 +127,8 @@ impl Replay {
         }
     }
 
-    /// The body for the next try. An earlier reader gets nothing more.
+    /// The body for the next try. An earlier reader gets what is kept, and
+    /// nothing that comes later.
     #[must_use]
     pub fn reader(&self) -> RequestBody {
         let Some(shared) = &self.0 else {
@@ -143,6 +145,32 @@ impl Replay {
             next: 0,
             ended: false,
         }))
+    }
+
+    /// The same body apart from this one; `None` unless all of it was read and kept.
+    #[must_use]
+    pub fn copy(&self) -> Option<Self> {
+        let Some(shared) = &self.0 else {
+            return Some(Self(None));
+        };
+        let shared = shared.borrow();
+        let is_there = shared.whole && shared.complete && !shared.broken;
+        is_there.then(|| {
+            Self(Some(Rc::new(RefCell::new(Shared {
+                source: None,
+                kept: shared.kept.clone(),
+                trailers: shared.trailers.clone(),
+                kept_bytes: shared.kept_bytes,
+                limit: shared.limit,
+                whole: true,
+                complete: true,
+                broken: false,
+                received: shared.received,
+                reader: 0,
+                activity: Activity::new(),
+                gate: None,
+            }))))
+        })
     }
 
     /// Whether the body can be sent again from its first byte.
@@ -220,9 +248,6 @@ impl Reader {
         if self.ended {
             return Poll::Ready(None);
         }
-        if shared.reader != self.reader {
-            return Poll::Ready(Some(Err(BodyError::Superseded)));
-        }
         if let Some(chunk) = shared.kept.get(self.next) {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
@@ -231,10 +256,17 @@ impl Reader {
             self.ended = true;
             return Poll::Ready(shared.trailers.clone().map(|map| Ok(Frame::trailers(map))));
         }
+        // What is kept is everybody's; what is still to come, the latest reader's alone.
+        if shared.reader != self.reader {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
         if let Some(gate) = &shared.gate {
             ready!(gate.poll_open(cx));
         }
-        match ready!(Pin::new(&mut shared.source).poll_frame(cx)) {
+        let Some(source) = &mut shared.source else {
+            return Poll::Ready(None);
+        };
+        match ready!(Pin::new(source).poll_frame(cx)) {
             None => {
                 shared.complete = true;
                 self.ended = true;
@@ -267,7 +299,7 @@ impl Shared {
                 self.whole = false;
                 self.kept = Vec::new();
             }
-            self.complete = self.source.is_end_stream();
+            self.complete = self.source.as_ref().is_none_or(Body::is_end_stream);
         } else if let Some(trailers) = frame.trailers_ref() {
             self.complete = true;
             if self.whole {
@@ -313,7 +345,10 @@ impl Body for RequestBody {
         let rest = if shared.complete {
             Some(0)
         } else {
-            shared.source.size_hint().exact()
+            shared
+                .source
+                .as_ref()
+                .and_then(|source| source.size_hint().exact())
         };
         rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(kept + rest))
     }

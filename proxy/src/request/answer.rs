@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::outgoing::Outgoing;
 use super::record::Record;
 use super::send::{Answered, Tried};
-use crate::error::{FLAG, PROXY_STATUS, ProxyError};
+use crate::error::{FLAG, PROXY_STATUS, ProxyError, Reset};
 use crate::forward::tunnel;
 use crate::http::body::{Patience, ResponseBody};
 use crate::lifecycle::OpenConnection;
@@ -36,6 +36,9 @@ pub(super) fn refuse(error: &ProxyError, mut record: Box<Record>) -> Response<Re
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record.marks(response.headers_mut());
+    if error.is_reset() {
+        response.extensions_mut().insert(Reset);
+    }
     record.refuses(error, response.status());
     response.map(|()| ResponseBody::empty().ending(record))
 }
@@ -55,6 +58,7 @@ pub(super) fn answer(
     outgoing: &Outgoing,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, ProxyError> {
+    outgoing.body.release();
     let Tried {
         answered,
         in_flight,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
@@ -14,12 +15,14 @@ use selvage_policy::affinity::{self, Key, Told};
 use selvage_policy::blame::Met;
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
+use selvage_policy::mirror::MirrorPolicy;
 use selvage_policy::retry::Attempts;
 use selvage_policy::said;
 use selvage_policy::server::{CRITICALITY, Criticality, Waits};
-use selvage_policy::snapshot::TrafficPolicy;
+use selvage_policy::snapshot::{Timeouts, TrafficPolicy};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::error::ProxyError;
 use crate::http::head::{self, Asked, Hop};
 use crate::http::is_grpc;
@@ -38,6 +41,8 @@ pub(super) struct Outgoing {
     pub(super) asked: Asked,
     /// When the caller stops waiting.
     asked_deadline: Option<std::time::Instant>,
+    /// When its time begins to be counted.
+    begun: std::time::Instant,
     /// Whether it is a gRPC call.
     pub(super) grpc: bool,
     /// The moment the exchange must be over, and whose it is.
@@ -81,6 +86,7 @@ impl Outgoing {
             headers: parts.headers,
             asked,
             asked_deadline,
+            begun: clock::recent().into_std(),
             deadline: (None, DeadlineOwner::Route),
             allowed: Duration::ZERO,
             body: Replay::of(body, activity.clone(), gate.clone()),
@@ -103,21 +109,74 @@ impl Outgoing {
         })
     }
 
-    /// Sets the limits of its destination's policy, from `now` on. At most
-    /// `kept` bytes of its body are kept for replay.
-    pub(super) fn bounded_by(
-        &mut self,
-        policy: &TrafficPolicy,
-        attempts: &Attempts,
-        kept: usize,
-        now: std::time::Instant,
-    ) {
-        self.deadline = deadline::deadline(&policy.timeouts, self.asked_deadline, now);
-        let end = self.deadline.0.unwrap_or(now);
-        self.allowed = end.saturating_duration_since(now);
+    /// Its headers.
+    pub(super) const fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Its time with a service begins to be counted.
+    pub(super) const fn begins(&mut self, now: std::time::Instant) {
+        self.begun = now;
+    }
+
+    /// The moment it must be over under `timeouts`, and whose limit that is.
+    pub(super) fn limit(&self, timeouts: &Timeouts) -> (Option<std::time::Instant>, DeadlineOwner) {
+        deadline::deadline(timeouts, self.asked_deadline, self.begun)
+    }
+
+    /// A copy for somebody else, without the caller's deadline; `None` where
+    /// its body is not there whole.
+    pub(super) fn copy(&self, now: std::time::Instant) -> Option<Box<Self>> {
+        let body = self.body.copy()?;
+        Some(Box::new(Self {
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+            asked: Asked {
+                authority: self.asked.authority.clone(),
+                upgrade: None,
+                expects_continue: false,
+                version: self.asked.version,
+                criticality: None,
+            },
+            asked_deadline: None,
+            begun: now,
+            grpc: self.grpc,
+            deadline: (None, DeadlineOwner::Route),
+            allowed: Duration::ZERO,
+            body,
+            activity: Activity::new(),
+            peeks: false,
+            gate: None,
+            upgrade: RefCell::new(None),
+            affinity: Key::None,
+            // Nobody waits for its answer.
+            criticality: Some(Criticality::Sheddable),
+            waits: None,
+        }))
+    }
+
+    /// Names the mirror as its host, where that is asked for.
+    pub(super) fn is_for(&mut self, mirror: &MirrorPolicy) {
+        let original = self.asked.authority.as_ref();
+        let other = original.and_then(|original| mirror.authority(original.as_str()));
+        // A suffix of letters, digits, `-` and `.` makes an authority of an authority.
+        if let Some(Ok(other)) = other.map(Authority::try_from) {
+            self.asked.authority = Some(other);
+        }
+    }
+
+    /// Sets the limits of its destination's policy. At most `kept` bytes of
+    /// its body are kept for replay.
+    pub(super) fn bounded_by(&mut self, policy: &TrafficPolicy, attempts: &Attempts, kept: usize) {
+        self.deadline = self.limit(&policy.timeouts);
+        let end = self.deadline.0.unwrap_or(self.begun);
+        self.allowed = end.saturating_duration_since(self.begun);
         self.body.keep(attempts.buffer_limit().min(kept));
-        // Only a status that would be retried is worth holding a response for.
-        self.peeks = self.grpc && attempts.retryable();
+        // Only a status that would be retried, or stood in for, is worth holding a response for.
+        let stands_in = policy.fallback.as_ref();
+        let stands_in = stands_in.is_some_and(|fallback| !fallback.on.grpc_statuses.is_empty());
+        self.peeks = self.grpc && (attempts.retryable() || stands_in);
     }
 
     /// Whether anybody still waits for an answer. What is late is not sent.

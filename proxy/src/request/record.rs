@@ -13,7 +13,7 @@ use selvage_policy::blame::Met;
 use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
-use selvage_policy::retry::{RetryOutcome, WhyReturned};
+use selvage_policy::retry::{Attempts, RetryOutcome, WhyReturned};
 use selvage_policy::said::Said;
 use selvage_policy::server::{Admission, Admitted, Waits};
 use selvage_policy::service::RequestPermit;
@@ -67,8 +67,12 @@ pub(super) struct Record {
     grpc: bool,
     grpc_status: Option<u32>,
     flag: Option<Flag>,
+    /// What is told whatever the answer says.
+    kept_flag: Option<Flag>,
     tries: Tries,
     crossing: Crossing,
+    /// It was repeated in vain, or found nobody, and nothing stands in.
+    in_vain: bool,
     deadline: Option<Met>,
     held: Held,
     _active: ActiveRequest,
@@ -108,8 +112,10 @@ impl Record {
             grpc: is_grpc(request.headers()),
             grpc_status: None,
             flag: None,
+            kept_flag: None,
             tries: Tries::default(),
             crossing: Crossing::None,
+            in_vain: false,
             deadline: None,
             held: Held::default(),
             _active: worker.shared.metrics.active(worker.index, direction),
@@ -159,6 +165,9 @@ impl Record {
 
     /// The head of an answer is there.
     fn heads(&mut self) {
+        if self.in_vain {
+            self.crossing.exhausts(&self.worker);
+        }
         if let Some(told) = &mut self.told {
             told.first_byte = Some(clock::recent().saturating_duration_since(self.begun));
         }
@@ -239,30 +248,38 @@ impl Record {
         self.tries.begin(index);
     }
 
-    /// A limit of ours stood before the try that began.
-    pub(super) const fn sends_nothing(&mut self) {
-        self.tries.withdraw();
+    /// A hedge of the try under way begins, at the endpoint at `index`.
+    pub(super) const fn hedges(&mut self, index: usize) {
+        self.tries.begin_beside(index);
+    }
+
+    /// Of a try and its hedge, the one at `index` is what comes of both.
+    pub(super) fn prefers(&mut self, index: usize) {
+        self.tries.prefer(index);
+    }
+
+    /// A limit of ours stood before the try that began at `index`.
+    pub(super) fn sends_nothing(&mut self, index: usize) {
+        self.tries.withdraw(index);
     }
 
     /// A try has come to its head, or to nothing. What the head already says
     /// is learnt; a success is one only when its body has come.
-    pub(super) fn tried(&mut self, destination: &Destination, tried: &mut Tried) {
+    pub(super) fn tried(
+        &mut self,
+        destination: &Destination,
+        tried: &mut Tried,
+        attempts: &Attempts,
+    ) {
         self.tries
             .settle(self.told.as_deref_mut(), Some(destination));
-        let failures = &destination.policy().failures;
-        let judged = Report::of(failures, &tried.outcome, tried.retry_after());
-        let report = if tried.excused {
-            judged.excused()
-        } else if tried.is_exhausted() {
-            judged.from_below()
-        } else {
-            judged
-        };
+        let judged = tried.judged(&destination.policy().failures);
+        let report = tried.report(judged);
         if tried.answered.is_none() || report.class != Class::Success || tried.in_flight.is_probe()
         {
             learn(&self.worker, destination, &mut tried.in_flight, &report);
         }
-        if self.tries.count() > 1 {
+        if attempts.retries() > 0 {
             let outcome = match tried.answered {
                 Some(_) => RetryOutcome::of(judged.class),
                 None => RetryOutcome::Failure,
@@ -292,7 +309,7 @@ impl Record {
         let passed_on = tried.is_exhausted()
             && classify(&destination.policy().failures, &tried.outcome).is_failure();
         if why.marks_exhausted() || passed_on {
-            self.crossing.exhausts(&self.worker);
+            self.in_vain = true;
         }
         if why == WhyReturned::BudgetExhausted {
             destination.series.budget_exhausted(self.worker.index);
@@ -300,8 +317,8 @@ impl Record {
     }
 
     /// No endpoint can be asked, here or in vain by whoever repeats it.
-    pub(super) fn finds_nobody(&self) {
-        self.crossing.exhausts(&self.worker);
+    pub(super) const fn finds_nobody(&mut self) {
+        self.in_vain = true;
     }
 
     /// A response is passed on.
@@ -326,6 +343,30 @@ impl Record {
         self.downstream.remote.ip()
     }
 
+    /// Something happened to it that is told however it is answered.
+    pub(super) fn keeps(&mut self, flag: Flag) {
+        self.kept_flag = Some(flag);
+    }
+
+    /// Its service has failed, with this flag if with any, and something stands in.
+    pub(super) fn falls_back(&mut self, flag: Option<Flag>) {
+        self.kept_flag = self.kept_flag.or(flag);
+        self.in_vain = false;
+        // The service has nothing more to do with it.
+        self.held.permit = None;
+    }
+
+    /// Another service stands in. It is still counted as a request of the first.
+    pub(super) fn goes_on_to(&mut self, destination: &Rc<Destination>) {
+        self.destination = Some(destination.clone());
+    }
+
+    /// An answer known beforehand is given.
+    pub(super) fn answers_itself(&mut self, status: StatusCode) {
+        self.heads();
+        self.status = status.as_u16();
+    }
+
     /// Which way it goes.
     pub(super) fn direction(&self) -> Direction {
         self.downstream.direction()
@@ -344,9 +385,14 @@ impl Record {
     /// We answer ourselves.
     pub(super) fn refuses(&mut self, error: &ProxyError, status: StatusCode) {
         self.heads();
-        self.status = status.as_u16();
         self.flag = Some(error.flag);
-        self.grpc_status = self.grpc.then(|| error.flag.grpc_status());
+        if error.is_reset() {
+            self.status = 0;
+            self.grpc_status = None;
+        } else {
+            self.status = status.as_u16();
+            self.grpc_status = self.grpc.then(|| error.grpc_status());
+        }
         tracing::debug!(
             direction = self.downstream.direction().as_str(),
             destination = self.destination.as_ref().map(|to| &*to.label),
@@ -406,6 +452,7 @@ impl Record {
             End::TimedOut => self.flag = self.flag.or(Some(Flag::Timeout)),
             End::Caller => {}
         }
+        self.flag = self.kept_flag.or(self.flag);
         let duration = now.saturating_duration_since(self.begun);
         let series = self.series.clone().unwrap_or_else(|| self.unknown());
         series.record(

@@ -2,7 +2,6 @@
 //! Tells what became of it; whether it is repeated is decided elsewhere.
 
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use selvage_policy::breaker::PROBE_DECIDES_WITHIN;
 use selvage_policy::classify::{Class, Outcome, TransportFailure};
 use selvage_policy::deadline::{DeadlineOwner, is_as_good_as_over};
 use selvage_policy::endpoint::{InFlight, Report};
+use selvage_policy::failures::Failures;
 use selvage_policy::flag::Flag;
 use selvage_policy::retry::{Attempts, Ended, Pushback};
 use selvage_policy::said;
@@ -54,6 +54,20 @@ pub(super) struct Answered {
     pub(super) exhausted: bool,
     /// Its gRPC status, if that is known already.
     pub(super) grpc_status: Option<u32>,
+}
+
+/// The endpoint of a try that has not begun.
+pub(super) struct Chosen {
+    /// The endpoint's index.
+    pub(super) index: usize,
+    in_flight: InFlight,
+}
+
+impl Chosen {
+    /// Whether it decides a HalfOpen breaker.
+    pub(super) const fn is_probe(&self) -> bool {
+        self.in_flight.is_probe()
+    }
 }
 
 /// What became of a try.
@@ -96,6 +110,22 @@ impl Tried {
             .is_some_and(|answered| answered.exhausted)
     }
 
+    /// What it says of its endpoint, where `judged` is how its outcome counts.
+    pub(super) fn report(&self, judged: Report) -> Report {
+        if self.excused {
+            judged.excused()
+        } else if self.is_exhausted() {
+            judged.from_below()
+        } else {
+            judged
+        }
+    }
+
+    /// How its outcome counts, for whom it came to.
+    pub(super) fn judged(&self, failures: &Failures) -> Report {
+        Report::of(failures, &self.outcome, self.retry_after())
+    }
+
     /// For the decision on what follows.
     pub(super) fn ended(&self, outgoing: &Outgoing) -> Ended {
         Ended {
@@ -120,72 +150,109 @@ enum Failure {
     TimedOut(Expired),
 }
 
+/// Chooses the endpoint of the next try.
+///
+/// # Errors
+/// Where no endpoint may be tried.
+pub(super) fn choose(
+    worker: &Worker,
+    destination: &Destination,
+    outgoing: &Outgoing,
+    attempts: &Attempts,
+    retryable: bool,
+) -> Result<Chosen, ProxyError> {
+    let now = clock::recent().into_std();
+    let ask = Ask {
+        tried: attempts.tried(),
+        retryable,
+        key: outgoing.affinity.key(),
+    };
+    let Picked {
+        index,
+        in_flight,
+        transition,
+    } = worker
+        .with_rng(|rng| destination.pick(ask, now, rng))
+        .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
+    if let Some(transition) = transition {
+        worker.note(destination, in_flight.endpoint().key(), transition);
+    }
+    Ok(Chosen { index, in_flight })
+}
+
 /// Tries once.
 ///
 /// # Errors
 /// Where nothing was tried: no endpoint may be, or a limit of ours is reached.
 pub(super) async fn attempt(
-    worker: &Rc<Worker>,
-    destination: &Rc<Destination>,
+    worker: &Worker,
+    destination: &Destination,
     attempts: &mut Attempts,
     outgoing: &Outgoing,
     record: &mut Record,
 ) -> Result<Tried, ProxyError> {
-    let now = clock::recent();
-    let picked = worker
-        .with_rng(|rng| {
-            let ask = Ask {
-                tried: attempts.tried(),
-                retryable: attempts.retryable(),
-                key: outgoing.affinity.key(),
-            };
-            destination.pick(ask, now.into_std(), rng)
-        })
-        .map_err(|error| {
-            record.finds_nobody();
-            ProxyError::new(Flag::NoHealthyEndpoint, error.to_string())
-        })?;
-    let Picked {
+    let chosen = choose(
+        worker,
+        destination,
+        outgoing,
+        attempts,
+        attempts.retryable(),
+    )
+    .inspect_err(|_| record.finds_nobody())?;
+    let index = chosen.index;
+    attempts.sent_to(index);
+    record.tries(index);
+    let number = attempts.tries();
+    exchange_with(worker, destination, chosen, number, outgoing)
+        .await
+        .inspect_err(|_| record.sends_nothing(index))
+}
+
+/// Tries the endpoint that was chosen; it is the `number`th try. What it begins
+/// with is made before there is a future, which would keep it twice.
+///
+/// # Errors
+/// Where a limit of ours is reached.
+pub(super) fn exchange_with<'t>(
+    worker: &'t Worker,
+    destination: &'t Destination,
+    chosen: Chosen,
+    number: u32,
+    outgoing: &'t Outgoing,
+) -> impl Future<Output = Result<Tried, ProxyError>> + 't {
+    let Chosen {
         index,
         mut in_flight,
-        transition,
-    } = picked;
-    attempts.sent_to(index);
+    } = chosen;
     destination.pools[index].renew(in_flight.generation());
-    record.tries(index);
-    if let Some(transition) = transition {
-        worker.note(destination, in_flight.endpoint().key(), transition);
-    }
     let limits = Limits::of(
         &destination.policy().timeouts,
         outgoing,
         &worker.timers,
-        now,
+        clock::recent(),
     );
-    let sent = {
-        let number = attempts.tries();
-        let sending = pin!(send(destination, outgoing, index, number, &limits));
-        probing(worker, destination, &mut in_flight, sending).await
-    };
-    let now = clock::now();
-    let tried = match sent {
-        Ok(mut answered) => {
-            in_flight.first_byte(now.into_std());
-            answered.exhausted = is_exhausted(worker, outgoing, &answered);
-            judge(answered, outgoing, in_flight, &limits).await
-        }
-        Err(Failure::Ours(error)) => {
-            record.sends_nothing();
-            return Err(error);
-        }
-        Err(Failure::Upstream(failure, reason)) => {
-            let error = ProxyError::new(failure.flag(), reason);
-            failed(Outcome::Transport(failure), in_flight, error)
-        }
-        Err(Failure::Starved(reason)) => starved(in_flight, reason),
-        Err(Failure::TimedOut(expired)) => timed_out(expired, in_flight, outgoing, &limits),
-    };
-    Ok(tried)
+    async move {
+        let sent = {
+            let sending = pin!(send(destination, outgoing, index, number, &limits));
+            probing(worker, destination, &mut in_flight, sending).await
+        };
+        let now = clock::now();
+        let tried = match sent {
+            Ok(mut answered) => {
+                in_flight.first_byte(now.into_std());
+                answered.exhausted = is_exhausted(worker, outgoing, &answered);
+                judge(answered, outgoing, in_flight, &limits).await
+            }
+            Err(Failure::Ours(error)) => return Err(error),
+            Err(Failure::Upstream(failure, reason)) => {
+                let error = ProxyError::new(failure.flag(), reason);
+                failed(Outcome::Transport(failure), in_flight, error)
+            }
+            Err(Failure::Starved(reason)) => starved(in_flight, reason),
+            Err(Failure::TimedOut(expired)) => timed_out(expired, in_flight, outgoing, &limits),
+        };
+        Ok(tried)
+    }
 }
 
 /// Lets a try go on while its HalfOpen endpoint is judged by the time it takes.

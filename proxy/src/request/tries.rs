@@ -16,6 +16,8 @@ pub(super) struct Tries {
     count: u32,
     /// The endpoint of the one under way, by index.
     under_way: Option<usize>,
+    /// The endpoint of its hedge.
+    beside: Option<usize>,
     /// The last one, where another is to follow.
     retried: Option<Box<Retried>>,
 }
@@ -31,9 +33,25 @@ impl Tries {
         self.under_way = Some(index);
     }
 
-    /// The one under way came to nothing: a limit of ours stood before it.
-    pub(super) const fn withdraw(&mut self) {
-        self.under_way = None;
+    /// Beside the one under way another begins, at the endpoint at `index`.
+    pub(super) const fn begin_beside(&mut self, index: usize) {
+        self.beside = Some(index);
+    }
+
+    /// Of two under way, the one at `index` is told of.
+    pub(super) fn prefer(&mut self, index: usize) {
+        if self.beside == Some(index) {
+            std::mem::swap(&mut self.under_way, &mut self.beside);
+        }
+    }
+
+    /// The one at `index` came to nothing: a limit of ours stood before it.
+    pub(super) fn withdraw(&mut self, index: usize) {
+        if self.beside == Some(index) {
+            self.beside = None;
+        } else {
+            self.under_way = self.beside.take();
+        }
     }
 
     /// The last one, which ended so, is followed by another.
@@ -50,7 +68,7 @@ impl Tries {
         let Some(index) = self.under_way.take() else {
             return;
         };
-        self.count += 1;
+        self.count += 1 + u32::from(self.beside.take().is_some());
         let Some(told) = told else {
             return;
         };
@@ -64,5 +82,53 @@ impl Tries {
         if let Some(endpoint) = destination.and_then(|to| to.port.endpoints.get(index)) {
             told.is_sent_to(endpoint);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(mut tries: Tries) -> u32 {
+        tries.settle(None, None);
+        tries.count()
+    }
+
+    fn two() -> Tries {
+        let mut tries = Tries::default();
+        tries.begin(0);
+        tries.begin_beside(1);
+        tries
+    }
+
+    #[test]
+    fn a_hedge_is_a_try() {
+        assert_eq!(count(Tries::default()), 0);
+        assert_eq!(count(two()), 2);
+    }
+
+    #[test]
+    fn the_one_preferred_is_told_of() {
+        let mut tries = two();
+        for index in [0, 1, 1, 0, 1] {
+            tries.prefer(index);
+            assert_eq!(tries.under_way, Some(index));
+        }
+        assert_eq!(count(tries), 2);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_try() {
+        for (withdrawn, left) in [(0, 1), (1, 0)] {
+            let mut tries = two();
+            tries.withdraw(withdrawn);
+            assert_eq!((tries.under_way, tries.beside), (Some(left), None));
+            assert_eq!(count(tries), 1);
+        }
+        let mut tries = two();
+        tries.prefer(1);
+        tries.withdraw(0);
+        tries.withdraw(1);
+        assert_eq!(count(tries), 0);
     }
 }

@@ -31,7 +31,7 @@ use tables::{Kept, Tables};
 
 pub use cells::Counter;
 pub use gauges::Gauges;
-pub use labels::{CertificateKind, Decision, Direction, EndpointCondition, Side};
+pub use labels::{CertificateKind, Decision, Direction, EndpointCondition, Event, Side};
 pub use series::{DestinationSeries, HttpSeries, TcpRecord, TcpSeries};
 
 /// Lines of exposition until a Snapshot says otherwise; `MeshConfig.telemetry.seriesLimit`.
@@ -135,6 +135,13 @@ impl Metrics {
             .tables
             .lock()
             .authorization(decision, [destination, policy])
+    }
+
+    /// What a policy had done to requests toward a destination (`namespace/service`); `label` says
+    /// what became of it. Takes a lock: callers keep the handle and call [`Counter::inc`].
+    #[must_use]
+    pub fn event(&self, event: Event, destination: &str, label: &str) -> Arc<Counter> {
+        self.core.tables.lock().event(event, [destination, label])
     }
 
     /// Counts a request as active until the guard is dropped.

@@ -5,6 +5,7 @@
 pub mod checks;
 pub mod connect;
 mod counted;
+pub mod events;
 pub mod expiry;
 pub mod failure;
 pub mod http2;
@@ -29,6 +30,7 @@ use crate::http::head::{Asked, Hop};
 use crate::telemetry::metrics::{DestinationSeries, HttpSeries, TcpSeries};
 
 use self::connect::ConnectError;
+use self::events::Events;
 use self::pool::{Lease, Opening, Pool};
 
 /// One port of a service as one worker calls it.
@@ -58,6 +60,8 @@ pub struct Destination {
     pub tcp: Arc<TcpSeries>,
     /// Retries and transitions.
     pub series: Arc<DestinationSeries>,
+    /// What its policy does beside sending requests.
+    pub events: Events,
 }
 
 /// How a request reaches an endpoint.

@@ -7,8 +7,12 @@ use serde::Deserialize;
 
 use super::check_method;
 use super::failures::Failures;
+use super::fallback::Fallback;
+use super::fault::Fault;
 use super::health_check::HealthCheck;
+use super::hedge::Hedge;
 use super::load_balancer::LoadBalancer;
+use super::mirror::Mirror;
 use super::retry_condition::RetryCondition;
 use crate::config::Checker;
 use crate::scalar::{ByteSize, Duration, Percent};
@@ -70,6 +74,14 @@ leaves! {
         failures: Failures,
         /// How endpoints are asked for their health.
         health_check: Option<Box<HealthCheck>>,
+        /// Which requests are sent twice when their first try takes long.
+        hedge: Hedge,
+        /// What stands in where the service fails.
+        fallback: Option<Fallback>,
+        /// What is injected on purpose.
+        fault: Option<Fault>,
+        /// Who gets copies.
+        mirror: Option<Mirror>,
     }
     /// `0s` disables a limit.
     Timeouts {
@@ -150,6 +162,16 @@ impl CallPolicy {
         self.timeouts.check(base, check);
         self.retry.check(base, check);
         self.circuit_breaker.check(base, check);
+        self.hedge.check(base, &self.timeouts, check);
+        if let Some(fallback) = &self.fallback {
+            fallback.check(&format!("{base}.fallback"), check);
+        }
+        if let Some(fault) = &self.fault {
+            fault.check(&format!("{base}.fault"), check);
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.check(&format!("{base}.mirror"), check);
+        }
         for (name, limit) in [
             ("maxConnections", self.limits.max_connections),
             ("maxRequests", self.limits.max_requests),

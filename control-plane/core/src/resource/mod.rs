@@ -4,11 +4,16 @@
 //! resources, and time.
 
 pub mod authorization_policy;
+pub mod backend;
 pub mod call_policy;
 pub mod failures;
+pub mod fallback;
+pub mod fault;
 pub mod health_check;
+pub mod hedge;
 pub mod load_balancer;
 pub mod mesh_config;
+pub mod mirror;
 pub mod reference;
 pub mod retry_condition;
 pub mod server_policy;
@@ -161,8 +166,10 @@ pub struct Resource {
     pub document: serde_json::Value,
     /// Where it was written.
     pub place: Place,
-    /// The services it refers to.
+    /// The services it is for.
     pub references: Vec<reference::ServiceReference>,
+    /// The services it makes use of besides.
+    pub uses: Vec<reference::ServiceReference>,
     /// Where the fields stand that are judged beside other resources.
     pub(crate) marked: Vec<(String, Place)>,
 }
@@ -185,11 +192,11 @@ impl Resource {
 #[derive(Debug)]
 pub enum Spec {
     /// Settings of the mesh.
-    MeshConfig(MeshConfigSpec),
+    MeshConfig(Box<MeshConfigSpec>),
     /// A service.
     Service(ServiceSpec),
     /// How callers treat a service.
-    TrafficPolicy(TrafficPolicySpec),
+    TrafficPolicy(Box<TrafficPolicySpec>),
     /// How a service protects itself.
     ServerPolicy(ServerPolicySpec),
     /// Who may call what.

@@ -3,10 +3,15 @@
 
 use serde::Deserialize;
 
+use super::backend::BackendRef;
 use super::call_policy::{CallPolicy, CircuitBreaker, Limits, Retry, Timeouts};
 use super::failures::Failures;
+use super::fallback::Fallback;
+use super::fault::Fault;
 use super::health_check::HealthCheck;
+use super::hedge::Hedge;
 use super::load_balancer::LoadBalancer;
+use super::mirror::Mirror;
 use super::reference::{TargetRef, check_targets};
 use crate::config::Checker;
 
@@ -30,12 +35,18 @@ pub struct TrafficPolicySpec {
     failures: Failures,
     #[serde(default)]
     health_check: Option<Box<HealthCheck>>,
+    #[serde(default)]
+    hedge: Hedge,
+    fallback: Option<Fallback>,
+    fault: Option<Fault>,
+    mirror: Option<Mirror>,
 }
 
 impl TrafficPolicySpec {
-    /// What it sets.
+    /// What it sets, whoever it is merged with: services it names are in
+    /// `own_namespace` where it does not say.
     #[must_use]
-    pub fn policy(&self) -> CallPolicy {
+    pub fn policy(&self, own_namespace: &str) -> CallPolicy {
         CallPolicy {
             timeouts: self.timeouts.clone(),
             retry: self.retry.clone(),
@@ -44,11 +55,34 @@ impl TrafficPolicySpec {
             load_balancer: self.load_balancer.clone(),
             failures: self.failures.clone(),
             health_check: self.health_check.clone(),
+            hedge: self.hedge.clone(),
+            fallback: self.fallback.as_ref().map(|it| it.within(own_namespace)),
+            fault: self.fault.clone(),
+            mirror: self.mirror.as_ref().map(|it| it.within(own_namespace)),
         }
+    }
+
+    /// The services it makes use of, each with its field.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = (&'static str, &BackendRef)> {
+        let fallback = self.fallback.as_ref().and_then(|it| it.service.as_ref());
+        let mirror = self.mirror.as_ref().map(|it| &it.service);
+        let fallback = fallback.map(|it| ("spec.fallback.service", it));
+        fallback
+            .into_iter()
+            .chain(mirror.map(|it| ("spec.mirror.service", it)))
     }
 
     pub(crate) fn check(&self, own_namespace: &str, check: &mut Checker<'_>) {
         check_targets(&self.target_refs, own_namespace, check);
-        self.policy().check("spec", check);
+        self.policy(own_namespace).check("spec", check);
+        for (path, backend) in self.uses() {
+            let used = backend.service(own_namespace);
+            let is_target = |target: &TargetRef| target.target(own_namespace) == used;
+            check.require(
+                !self.target_refs.iter().any(is_target),
+                format!("{path}.name"),
+                format!("{used} is what this policy is for: another service is expected"),
+            );
+        }
     }
 }

@@ -23,6 +23,10 @@ fn of_policy(policy: &v1::TrafficPolicy) -> Vec<&'static str> {
         (feature::BALANCERS, wants_balancers(policy)),
         (feature::HEALTH_CHECK, policy.health_check.is_some()),
         (feature::FAILURES, policy.failures.is_some()),
+        (feature::HEDGE, policy.hedge.is_some()),
+        (feature::FALLBACK, policy.fallback.is_some()),
+        (feature::FAULT, policy.fault.is_some()),
+        (feature::MIRROR, policy.mirror.is_some()),
     ];
     let named = used.into_iter().filter(|(_, is_used)| *is_used);
     named.map(|(feature, _)| feature).collect()

@@ -1,5 +1,7 @@
 //! How callers treat a service, as it is sent: the defaults stand here.
 
+mod isolation;
+
 use std::time::Duration;
 
 use selvage_api::v1;
@@ -21,6 +23,10 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
         load_balancer,
         failures,
         health_check,
+        hedge,
+        fallback,
+        fault,
+        mirror,
     } = policy;
     let budget = &retries.budget;
     let balancing = balancing(load_balancer);
@@ -46,6 +52,10 @@ pub(super) fn traffic_policy(policy: &CallPolicy) -> v1::TrafficPolicy {
         }),
         health_check: health_check.as_deref().and_then(health::health_check),
         failures: health::failures(failures),
+        hedge: isolation::hedge(hedge),
+        fallback: fallback.as_ref().map(isolation::fallback),
+        fault: fault.as_ref().map(isolation::fault),
+        mirror: mirror.as_ref().map(isolation::mirror),
     }
 }
 

@@ -27,7 +27,8 @@ impl World {
             };
             !self.resources.contains_key(&key) && !registered.contains(&reference.target)
         };
-        resource.references.iter().filter(missing).collect()
+        let all = resource.references.iter().chain(&resource.uses);
+        all.filter(missing).collect()
     }
 
     pub(super) fn dangling_warning(

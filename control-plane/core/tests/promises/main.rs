@@ -9,6 +9,7 @@ mod balancing;
 mod config;
 mod health;
 mod hostile;
+mod isolation;
 mod parsing;
 mod registry;
 mod server_policy;

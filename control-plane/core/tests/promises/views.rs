@@ -75,10 +75,81 @@ fn without_policy_the_defaults_are_filled_in() {
             interval: seconds(10),
             min_per_second: 1,
         }),
-        health_check: None,
-        failures: None,
+        ..v1::TrafficPolicy::default()
     };
     assert_eq!(policy(&world_of(RATINGS), "shop"), expected);
+}
+
+/// `ratings` under a policy of its own namespace.
+fn under(spec: &str) -> World {
+    world_of(&format!(
+        "{RATINGS}kind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {{targetRefs: [{{kind: Service, name: ratings}}], {spec}}}\n"
+    ))
+}
+
+#[test]
+fn hedging_is_on_once_it_has_a_delay_and_a_share() {
+    use v1::hedge::Delay;
+    let table = [
+        ("hedge: {maxPercent: 3}", None),
+        ("hedge: {delay: p95, maxPercent: 0}", None),
+        ("hedge: {delay: p95}", Some((Delay::Percentile(95), 5))),
+        (
+            "hedge: {delay: 2s, maxPercent: 7}",
+            Some((Delay::After(seconds(2).unwrap()), 7)),
+        ),
+    ];
+    for (spec, expected) in table {
+        let hedge = policy(&under(spec), "shop").hedge;
+        let found = hedge
+            .as_ref()
+            .map(|hedge| (hedge.delay.unwrap(), hedge.max_percent));
+        assert_eq!(found, expected, "{spec}");
+        if let Some(hedge) = hedge {
+            assert_eq!(hedge.methods, ["GET", "HEAD", "OPTIONS"], "{spec}");
+        }
+    }
+}
+
+#[test]
+fn what_an_older_proxy_would_pass_over_names_its_feature() {
+    let table = [
+        ("retry: {attempts: 1}", vec![]),
+        ("hedge: {delay: p95}", vec!["hedge"]),
+        (
+            "fallback: {name: f, on: [503], service: {name: b}}",
+            vec!["fallback"],
+        ),
+        ("fault: {abort: {percent: 0.1, reset: true}}", vec!["fault"]),
+        (
+            "hedge: {delay: p95}, mirror: {service: {name: b}}",
+            vec!["hedge", "mirror"],
+        ),
+    ];
+    for (spec, expected) in table {
+        let sent = service_resource(&under(spec), &nobody(), "shop", &ratings()).unwrap();
+        assert_eq!(sent.features, expected, "{spec}");
+        assert_eq!(selvage_api::feature::first_unknown(&sent), None);
+    }
+}
+
+#[test]
+fn services_a_policy_names_are_of_its_own_namespace() {
+    let text = format!(
+        "{RATINGS}kind: TrafficPolicy\nmetadata: {{name: p, namespace: web}}\nspec: {{targetRefs: [{{kind: Service, name: ratings, namespace: shop}}], mirror: {{service: {{name: next}}}}, fallback: {{name: f, on: [503], service: {{name: spare, namespace: shop, port: 81}}}}}}\n"
+    );
+    let policy = policy(&world_of(&text), "web");
+    let named = |backend: v1::Backend| (backend.namespace, backend.name, backend.port);
+    let mirror = policy.mirror.unwrap();
+    assert_eq!((mirror.millionths, mirror.max_pending), (1_000_000, 64));
+    assert_eq!(
+        named(mirror.service.unwrap()),
+        ("web".to_owned(), "next".to_owned(), 0)
+    );
+    let Some(v1::fallback::To::Service(spare)) = policy.fallback.unwrap().to else {
+        panic!("a service stands in");
+    };
+    assert_eq!(named(spare), ("shop".to_owned(), "spare".to_owned(), 81));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use selvage_core::parse::parse;
+use selvage_core::resource::call_policy::CallPolicy;
 use selvage_core::resource::{ResourceKey, ResourceKind, ServiceName};
 use selvage_core::world::{Action, Apply};
 
@@ -104,6 +105,43 @@ fn a_dangling_reference_is_a_warning_unless_strict() {
             .warnings
             .is_empty()
     );
+}
+
+#[test]
+fn a_service_that_is_made_use_of_is_looked_for_too_and_is_no_target() {
+    let policy = "kind: TrafficPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: orders}]
+  mirror: {service: {name: ratngs}}
+  fallback: {name: f, on: [503], service: {name: ratings, namespace: bank}}
+";
+    let orders = RATINGS.replace("ratings", "orders");
+    let mut world = world_of(&format!("{RATINGS}---\n{orders}"));
+    let change = apply(&mut world, policy).unwrap();
+    let missing = |field, service, help| {
+        format!(
+            "{field}: the service {service} has no document and no workload registers it / {help}"
+        )
+    };
+    assert_eq!(
+        told(&change.warnings),
+        [
+            missing(
+                "6:50 spec.fallback.service.name",
+                "bank/ratings",
+                "there is one in namespace `shop`"
+            ),
+            missing(
+                "5:28 spec.mirror.service.name",
+                "shop/ratngs",
+                "did you mean `ratings`?"
+            ),
+        ]
+    );
+    let ratings = ServiceName::new("shop", "ratings");
+    let policy = selvage_core::attach::call_policy(&world, &ratings, "shop");
+    assert_eq!(policy, CallPolicy::default(), "it is for orders alone");
 }
 
 #[test]

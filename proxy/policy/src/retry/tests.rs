@@ -89,6 +89,32 @@ fn is_by_policy(next: Next) -> bool {
 }
 
 #[test]
+fn a_request_is_hedged_once_by_its_method_and_that_is_no_retry() {
+    let policy = Arc::new(TrafficPolicy {
+        hedge: Some(HedgePolicy {
+            delay: crate::hedge::HedgeDelay::Percentile(95),
+            max_percent: 5,
+            methods: vec![Method::GET],
+        }),
+        ..TrafficPolicy::default()
+    });
+    let hedgeable = |method, is_grpc| Attempts::begin(&policy, &method, is_grpc).hedge().is_some();
+    assert!(hedgeable(Method::GET, false));
+    assert!(!hedgeable(Method::PUT, false));
+    assert!(!hedgeable(Method::GET, true));
+    let plain = Attempts::begin(&traffic(None), &Method::GET, false);
+    assert!(plain.hedge().is_none());
+    let mut attempts = Attempts::begin(&policy, &Method::GET, false);
+    attempts.sent_to(3);
+    attempts.hedged_to(5);
+    assert!(attempts.hedge().is_none());
+    assert_eq!(
+        (attempts.tried(), attempts.tries(), attempts.retries()),
+        (&[3, 5][..], 2, 0)
+    );
+}
+
+#[test]
 fn what_was_not_processed_is_sent_again_whatever_it_is() {
     use TransportFailure::{BadResponse, Connect, Reset, ReusedClosed, Timeout, Tls, Unprocessed};
     let table = [

@@ -1,6 +1,8 @@
 //! What the traffic of a service is promised: timeouts, retries, breakers,
 //! limits. Knows no service and no endpoint.
 
+mod isolation;
+
 use std::time::Duration;
 
 use selvage_api::v1;
@@ -29,6 +31,10 @@ pub(super) fn traffic_policy(
         locality: _,
         health_check,
         failures,
+        hedge,
+        fallback,
+        fault,
+        mirror,
     } = message;
     let balancer = balancer(message)?;
     let breaker = circuit_breaker
@@ -69,6 +75,10 @@ pub(super) fn traffic_policy(
             .as_ref()
             .map(health::health_check)
             .transpose()?,
+        hedge: hedge.as_ref().map(isolation::hedge).transpose()?,
+        fallback: fallback.as_ref().map(isolation::fallback).transpose()?,
+        fault: fault.as_ref().map(isolation::fault).transpose()?,
+        mirror: mirror.as_ref().map(isolation::mirror).transpose()?,
     })
 }
 

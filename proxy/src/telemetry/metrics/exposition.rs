@@ -18,8 +18,8 @@ use super::Core;
 use super::families::{Family, counter, family, gauge, histogram};
 use super::gauges::Gauges;
 use super::labels::{
-    BREAKER_STATES, DIRECTIONS, EndpointCondition, HANDSHAKE_OUTCOMES, OutcomeKey, RETRY_OUTCOMES,
-    Side, handshake_cell,
+    BREAKER_STATES, DIRECTIONS, EndpointCondition, Event, HANDSHAKE_OUTCOMES, OutcomeKey,
+    RETRY_OUTCOMES, Side, handshake_cell,
 };
 use super::process;
 use super::protection;
@@ -95,6 +95,26 @@ const AUTHORIZATION: Family = (
     "Decisions of authorization",
     MetricType::COUNTER,
 );
+const HEDGES: Family = (
+    "selvage_hedges_total",
+    "Second tries beside a slow one, by what became of them",
+    MetricType::COUNTER,
+);
+const FALLBACKS: Family = (
+    "selvage_fallbacks_total",
+    "Requests for which something stood in, by its name",
+    MetricType::COUNTER,
+);
+const FAULTS: Family = (
+    "selvage_faults_total",
+    "Faults injected on purpose",
+    MetricType::COUNTER,
+);
+const MIRRORS: Family = (
+    "selvage_mirrors_total",
+    "Copies of requests, by what became of them",
+    MetricType::COUNTER,
+);
 const DISCOVERY: Family = (
     "selvage_discovery_connected",
     "Whether the stream to the control plane is up",
@@ -151,6 +171,10 @@ const FAMILIES: &[Family] = &[
     HANDSHAKES,
     CERTIFICATES,
     AUTHORIZATION,
+    HEDGES,
+    FALLBACKS,
+    FAULTS,
+    MIRRORS,
     DISCOVERY,
     SNAPSHOT,
     ACCESS_LOG_DROPPED,
@@ -197,6 +221,7 @@ impl Collector for Families {
         families.extend(tcp(&kept));
         families.extend(destinations(&kept));
         families.push(authorization(&kept));
+        families.extend(Event::ALL.map(|event| events(event, &kept)));
         families.push(endpoints(&gauges, &kept));
         families.push(spills(&gauges, &kept));
         families.extend(protection::families(&gauges));
@@ -295,6 +320,22 @@ fn authorization(kept: &Kept) -> MetricFamily {
         AUTHORIZATION,
         kept.authorization.iter().map(decision).collect(),
     )
+}
+
+fn events(event: Event, kept: &Kept) -> MetricFamily {
+    let name = match event {
+        Event::Hedge => HEDGES,
+        Event::Fallback => FALLBACKS,
+        Event::Fault => FAULTS,
+        Event::Mirror => MIRRORS,
+    };
+    let of_event = kept.events.iter().filter(|(key, _)| key.word == event);
+    let metrics = of_event.map(|(key, count)| {
+        let [destination, label] = &key.labels;
+        let labels = [("destination", &**destination), (event.label(), &**label)];
+        counter(&labels, count.value())
+    });
+    family(name, metrics.collect())
 }
 
 /// A destination that has series has lines for its endpoints too; others share what is free.

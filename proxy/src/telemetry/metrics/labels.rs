@@ -120,6 +120,32 @@ impl CertificateKind {
     }
 }
 
+/// What a policy had done to a request besides sending it: a family each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Event {
+    /// A try was hedged, or was to be.
+    Hedge,
+    /// Something stood in for the service.
+    Fallback,
+    /// A fault was injected.
+    Fault,
+    /// A copy was made for a mirror, or was to be.
+    Mirror,
+}
+
+impl Event {
+    pub(super) const ALL: [Self; 4] = [Self::Hedge, Self::Fallback, Self::Fault, Self::Mirror];
+
+    /// The label beside `destination`.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Hedge | Self::Mirror => "outcome",
+            Self::Fallback => "name",
+            Self::Fault => "kind",
+        }
+    }
+}
+
 pub(super) const HANDSHAKE_OUTCOMES: [HandshakeOutcome; 6] = HandshakeOutcome::ALL;
 
 /// The cell of a handshake's side and outcome.

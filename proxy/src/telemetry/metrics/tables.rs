@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::cells::{Counter, Lines};
-use super::labels::{DIRECTIONS, Decision, Direction};
+use super::labels::{DIRECTIONS, Decision, Direction, Event};
 use super::series::{DestinationSeries, HttpSeries, TcpSeries};
 
 /// Longest label value in bytes; a longer one goes to the overflow.
@@ -131,6 +131,7 @@ type HttpKey = Key<Direction, 3>;
 type TcpKey = Key<Direction, 2>;
 type DestinationKey = Key<(), 1>;
 type AuthorizationKey = Key<Decision, 2>;
+type EventKey = Key<Event, 2>;
 
 /// Every series there is.
 pub(super) struct Tables {
@@ -142,6 +143,7 @@ pub(super) struct Tables {
     tcp: Table<TcpKey, TcpSeries>,
     destinations: Table<DestinationKey, DestinationSeries>,
     authorization: Table<AuthorizationKey, Counter>,
+    events: Table<EventKey, Counter>,
     overflow: Kept,
 }
 
@@ -152,6 +154,7 @@ pub(super) struct Kept {
     pub(super) tcp: Vec<(TcpKey, Arc<TcpSeries>)>,
     pub(super) destinations: Vec<(DestinationKey, Arc<DestinationSeries>)>,
     pub(super) authorization: Vec<(AuthorizationKey, Arc<Counter>)>,
+    pub(super) events: Vec<(EventKey, Arc<Counter>)>,
     /// Lines nobody has claimed.
     pub(super) free_lines: usize,
 }
@@ -183,6 +186,9 @@ impl Tables {
             authorization: Decision::ALL
                 .map(|decision| (Key::overflow(decision), Arc::new(Counter::new(slots))))
                 .into(),
+            events: Event::ALL
+                .map(|event| (Key::overflow(event), Arc::new(Counter::new(slots))))
+                .into(),
             free_lines: 0,
         };
         Self {
@@ -194,6 +200,7 @@ impl Tables {
             tcp: Table(HashMap::new()),
             destinations: Table(HashMap::new()),
             authorization: Table(HashMap::new()),
+            events: Table(HashMap::new()),
             overflow,
         }
     }
@@ -266,6 +273,22 @@ impl Tables {
         }
     }
 
+    pub(super) fn event(&mut self, event: Event, labels: [&str; 2]) -> Arc<Counter> {
+        let key = Key::of(event, labels);
+        if let Some(found) = key
+            .as_ref()
+            .and_then(|key| self.events.find(key, self.scrape))
+        {
+            return found;
+        }
+        match key.filter(|_| self.room(1)) {
+            Some(key) => self
+                .events
+                .insert(key, Counter::new(self.slots), self.scrape),
+            None => Arc::clone(&self.overflow.events[event as usize].1),
+        }
+    }
+
     /// All series at this moment, the overflow included; counts a scrape.
     pub(super) fn at_scrape(&mut self) -> Kept {
         self.scrape += 1;
@@ -274,6 +297,7 @@ impl Tables {
             tcp: self.tcp.list(self.scrape),
             destinations: self.destinations.list(self.scrape),
             authorization: self.authorization.list(self.scrape),
+            events: self.events.list(self.scrape),
             free_lines: self.lines.free(),
         };
         let overflow = self.overflow.clone();
@@ -301,6 +325,8 @@ impl Tables {
                 .into_iter()
                 .filter(|(_, s)| s.value() > 0),
         );
+        let used = overflow.events.into_iter().filter(|(_, s)| s.value() > 0);
+        kept.events.extend(used);
         kept
     }
 
@@ -318,6 +344,7 @@ impl Tables {
         self.tcp.sweep(self.scrape, &self.lines);
         self.destinations.sweep(self.scrape, &self.lines);
         self.authorization.sweep(self.scrape, &self.lines);
+        self.events.sweep(self.scrape, &self.lines);
         self.lines.claim(n)
     }
 }

@@ -389,6 +389,38 @@ fn a_limit_too_small_for_anything_still_counts() {
 }
 
 #[test]
+fn what_policies_do_is_counted_by_family() {
+    let metrics = Metrics::new(1);
+    metrics.event(Event::Hedge, "shop/b", "won").inc(0);
+    metrics.event(Event::Hedge, "shop/b", "won").inc(0);
+    metrics.event(Event::Fallback, "shop/b", "cached").inc(0);
+    metrics.event(Event::Fault, "shop/b", "delay").inc(0);
+    metrics.set_series_limit(0);
+    metrics.event(Event::Mirror, "shop/b", "sent").inc(0);
+    assert_samples(
+        &scrape(&metrics),
+        &[
+            (
+                r#"selvage_hedges_total{destination="shop/b",outcome="won"}"#,
+                2.0,
+            ),
+            (
+                r#"selvage_fallbacks_total{destination="shop/b",name="cached"}"#,
+                1.0,
+            ),
+            (
+                r#"selvage_faults_total{destination="shop/b",kind="delay"}"#,
+                1.0,
+            ),
+            (
+                r#"selvage_mirrors_total{destination="overflow",outcome="overflow"}"#,
+                1.0,
+            ),
+        ],
+    );
+}
+
+#[test]
 fn a_label_too_long_goes_to_the_overflow() {
     let metrics = Metrics::new(1);
     drop(

@@ -10,7 +10,11 @@ mod capacity; // an application that can do so much, and callers that do not wai
 mod chain; // services that call one another
 mod deadlines; // nobody works for a caller that has gone
 mod events; // an ejected endpoint explains itself
+mod fallback; // what stands in
+mod fault; // injected on purpose
 mod health; // endpoints and applications that are asked for their health
+mod hedging; // one slow answer in fifty
+mod mirror; // copies
 mod one_of_three; // nobody notices
 mod overload; // more than a server can do
 mod rate_limit; // more than a server takes on

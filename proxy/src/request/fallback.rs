@@ -1,0 +1,135 @@
+//! What stands in where a service has failed, after its last try: another
+//! service under its own policy, or an answer known beforehand. Asked for once
+//! in a request: what stands in is not stood in for.
+
+use std::rc::Rc;
+
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Method, Response};
+use selvage_policy::classify::Outcome;
+use selvage_policy::fallback::{FallbackPolicy, FallbackTo, StaticResponse, WouldGet};
+use selvage_policy::flag::Flag;
+use selvage_policy::snapshot::{Backend, Protocol};
+
+use super::answer::answer;
+use super::outgoing::Outgoing;
+use super::record::Record;
+use super::send::{Tried, learn};
+use super::serve;
+use crate::clock;
+use crate::error::ProxyError;
+use crate::http::body::ResponseBody;
+use crate::upstream::Destination;
+use crate::worker::Worker;
+
+/// Says which fallback answered.
+const FALLBACK: HeaderName = HeaderName::from_static("x-selvage-fallback");
+
+/// What the caller would get of this end.
+fn would_get(ended: &Result<Tried, ProxyError>, grpc: bool) -> WouldGet {
+    let of_error = |error: &ProxyError| WouldGet {
+        status: error.status(),
+        grpc_status: grpc.then(|| error.grpc_status()),
+        flag: Some(error.flag),
+    };
+    let tried = match ended {
+        Ok(tried) => tried,
+        Err(error) => return of_error(error),
+    };
+    match (&tried.answered, tried.outcome) {
+        (
+            Some(_),
+            Outcome::Response {
+                status,
+                grpc_status,
+                flag,
+            },
+        ) => WouldGet {
+            status,
+            grpc_status,
+            flag,
+        },
+        _ => of_error(&tried.error),
+    }
+}
+
+/// Whether something stands in for this end.
+pub(super) fn is_wanted(
+    policy: &FallbackPolicy,
+    ended: &Result<Tried, ProxyError>,
+    outgoing: &Outgoing,
+) -> bool {
+    let replayable = outgoing.body.is_replayable() && !outgoing.switches();
+    policy.takes(&would_get(ended, outgoing.grpc), outgoing.grpc, replayable)
+}
+
+/// Answers in place of the service at `destination`.
+pub(super) async fn fall_back(
+    worker: &Rc<Worker>,
+    destination: &Destination,
+    policy: &FallbackPolicy,
+    ended: Result<Tried, ProxyError>,
+    outgoing: &mut Outgoing,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    record.falls_back(would_get(&ended, outgoing.grpc).flag);
+    if let Ok(mut tried) = ended {
+        // Its answer is not read on, so its head decides.
+        let report = tried.report(tried.judged(&destination.policy().failures));
+        learn(worker, destination, &mut tried.in_flight, &report);
+    }
+    destination.events.fallback(worker.index);
+    let mut response = match &policy.to {
+        FallbackTo::Service(backend) => another(worker, backend, outgoing, record).await?,
+        FallbackTo::Response(response) => known(response, outgoing, record),
+    };
+    if let Ok(name) = HeaderValue::try_from(&*policy.name) {
+        response.headers_mut().insert(FALLBACK, name);
+    }
+    Ok(response)
+}
+
+/// The answer of another service.
+async fn another(
+    worker: &Rc<Worker>,
+    backend: &Backend,
+    outgoing: &mut Outgoing,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let destination = worker.by_name(&backend.service, backend.port).await?;
+    if destination.port.protocol == Protocol::Tcp {
+        let detail = "the fallback's port is declared tcp, this is HTTP";
+        return Err(ProxyError::new(Flag::NoRoute, detail));
+    }
+    let _ = clock::now();
+    record.goes_on_to(&destination);
+    let ended = serve(worker, &destination, outgoing, record).await;
+    answer(worker, &destination, ended?, outgoing, record)
+}
+
+/// The answer known beforehand.
+fn known(
+    known: &StaticResponse,
+    outgoing: &Outgoing,
+    record: &mut Record,
+) -> Response<ResponseBody> {
+    let StaticResponse {
+        status,
+        headers,
+        body,
+    } = known;
+    let length = HeaderValue::from(body.len());
+    let body = if body.is_empty() || outgoing.method == Method::HEAD {
+        ResponseBody::empty()
+    } else {
+        ResponseBody::of_bytes(body.clone().into())
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = *status;
+    *response.headers_mut() = headers.clone();
+    if !matches!(status.as_u16(), 204 | 304) {
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    record.answers_itself(*status);
+    response
+}
