@@ -93,7 +93,6 @@ impl Pair {
             asked.set(true);
             may_open
         };
-        let full = self.model.next_backoff();
         let found = self.machine.observe(
             &self.record,
             observation,
@@ -115,6 +114,7 @@ impl Pair {
             let is_open = transition.to == BreakerState::Open;
             prop_assert_eq!(transition.open_for.is_some(), is_open);
             if let Some(open_for) = transition.open_for {
+                let full = self.model.backoff(true);
                 prop_assert!(
                     is_jittered(Some(open_for), full),
                     "{open_for:?} of {full:?}"
@@ -123,22 +123,33 @@ impl Pair {
             }
             // Who promised a place to a breaker that then stayed closed would have lost it.
             prop_assert!(!asked.get() || is_open);
+            // What decided by its head has a body, and may take it back.
+            if sent.probe && !is_open {
+                self.flying.push((ticket, sent));
+            }
         } else {
             prop_assert!(!asked.get() || !may_open);
         }
         Ok(())
     }
 
-    /// Asks twice, since who was told to connect does it alone; some fail, and
-    /// some succeed that nobody asked for.
+    /// Asks twice, since who was told to connect does it alone; some succeed or
+    /// fail that nobody asked for.
     fn connects(&mut self, mut word: Word) -> Result<(), TestCaseError> {
         for _ in 0..2 {
             let wants = self.machine.wants_connect_probe(self.now);
             prop_assert_eq!(wants, self.model.wants_connect(self.now));
         }
-        if word.one_in(4) {
-            let found = self.machine.connect_probe_succeeded(self.now);
-            prop_assert_eq!(found.map(change), self.model.connected(self.now));
+        match word.below(6) {
+            0 => {
+                let found = self.machine.connect_probe_succeeded(self.now);
+                prop_assert_eq!(found.map(change), self.model.connected(self.now));
+            }
+            1..=2 => {
+                self.machine.connect_probe_failed();
+                self.model.could_not_connect();
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use selvage_policy::balance::{PROBE_PATIENCE, pick};
-use selvage_policy::breaker::{BreakerState, Transition};
+use selvage_policy::breaker::{BreakerState, PROBE_DECIDES_WITHIN, Transition};
+use selvage_policy::classify::Class;
 use selvage_policy::crowd::Crowd;
 use selvage_policy::endpoint::{EndpointState, InFlight, Report};
+use selvage_policy::health::{Checked, Pace};
 use selvage_policy::rotation::{Layout, Rotation};
 use selvage_policy::snapshot::{Balancer, BreakerPolicy, Endpoint, EndpointKey, ServiceName};
 
@@ -22,11 +24,26 @@ use crate::start;
 
 /// Verdicts count in milliseconds: nothing is asked closer than this to a change.
 const COARSE: Duration = Duration::from_millis(2);
+/// Few checks decide, so that endpoints often leave and come back.
+const PACE: Pace = Pace {
+    interval: Duration::from_secs(1),
+    jitter_percent: 0,
+    timeout: Duration::from_secs(1),
+    unhealthy_threshold: 2,
+    healthy_threshold: 1,
+};
 
 /// An endpoint that is there or was.
 struct Member {
     state: Weak<EndpointState>,
     model: reference::Breaker,
+    health: reference::Health,
+}
+
+impl Member {
+    fn is_in(&self) -> bool {
+        self.model.is_closed() && self.health.is_healthy()
+    }
 }
 
 struct Try {
@@ -34,7 +51,18 @@ struct Try {
     member: usize,
     sent: Sent,
     started: Instant,
-    decided: bool,
+    /// What it was first said to have ended in.
+    ended: Option<Class>,
+}
+
+impl Try {
+    /// Whether it is heard that it ended so: for the first time, or as a probe
+    /// that was well by its head and then broke.
+    fn is_heard(&self, class: Class, now: Instant) -> bool {
+        let was_well = matches!(self.ended, Some(Class::Success | Class::Throttled));
+        let breaks = self.sent.probe && was_well && class.is_failure();
+        self.ended.is_none() || breaks && now < self.started + PROBE_DECIDES_WITHIN
+    }
 }
 
 struct Bench {
@@ -100,6 +128,7 @@ impl Bench {
         self.members.push(Member {
             state: Arc::downgrade(&state),
             model: reference::Breaker::new(self.policy, self.start),
+            health: reference::Health::default(),
         });
         self.endpoints.push(endpoint);
         self.states.push(state);
@@ -123,15 +152,25 @@ impl Bench {
         (0..self.endpoints.len()).filter(is_offered)
     }
 
-    fn model(&self, at: usize) -> &reference::Breaker {
-        &self.members[self.present[at]].model
+    fn member(&self, at: usize) -> &Member {
+        &self.members[self.present[at]]
     }
 
-    /// Those whose state still exists and is not closed.
+    fn model(&self, at: usize) -> &reference::Breaker {
+        &self.member(at).model
+    }
+
+    /// Those whose state still exists and who are out of rotation.
     fn open(&self) -> usize {
         let is_there = |member: &&Member| member.state.strong_count() > 0;
         let members = self.members.iter().filter(is_there);
-        members.filter(|member| !member.model.is_closed()).count()
+        members.filter(|member| !member.is_in()).count()
+    }
+
+    /// Whether another one is in rotation beside a member, by these counts.
+    fn stands_in(&self, member: usize) -> bool {
+        let own = usize::from(self.members[member].is_in());
+        self.offered().count() > self.open() + own
     }
 
     /// Lets time pass until no verdict is about to change.
@@ -161,7 +200,10 @@ impl Bench {
                 let one = word.index(self.flying.len());
                 self.is_dropped(one);
             }
-            13 if !self.present.is_empty() => self.connects(word)?,
+            13 if !self.present.is_empty() => match word.one_in(2) {
+                true => self.connects(word)?,
+                false => self.is_checked(word)?,
+            },
             14 => {
                 let at = word.index(self.present.len() + 1);
                 match word.below(3) {
@@ -185,9 +227,10 @@ impl Bench {
             let fits = |at: &usize| tried.contains(at) == was_tried && fits(*at);
             self.offered().filter(fits).collect()
         };
-        let closed = |at: usize| self.model(at).is_closed();
+        let closed = |at: usize| self.member(at).is_in();
         let waits = |at: usize, least: Duration| {
-            let from = self.model(at).waits_from();
+            let is_healthy = self.member(at).health.is_healthy();
+            let from = self.model(at).waits_from().filter(|_| is_healthy);
             from.is_some_and(|from| from + least <= self.now)
         };
         let vacant = |at: usize| waits(at, Duration::ZERO);
@@ -244,7 +287,7 @@ impl Bench {
             member,
             sent,
             started: self.now,
-            decided: false,
+            ended: None,
         });
         Ok(())
     }
@@ -259,32 +302,37 @@ impl Bench {
         let offered = self.offered().count();
         let share = self.policy.max_open_percent as usize * offered;
         let may_open = then * 100 <= share && then < offered;
-        let Try {
-            in_flight,
-            member,
-            sent,
-            decided,
-            ..
-        } = &mut self.flying[one];
+        let flown = &mut self.flying[one];
         if word.one_in(2) {
-            in_flight.first_byte(self.now);
+            flown.in_flight.first_byte(self.now);
         }
-        let found = in_flight.observe(&report, &self.policy, self.now, &mut self.rng);
-        let model = &mut self.members[*member].model;
-        let full = model.next_backoff();
-        let expected = match std::mem::replace(decided, true) {
-            true => None,
-            false => model.ended(
-                *sent,
-                report.class,
-                report.could_not_connect,
-                may_open,
-                self.now,
-            ),
-        };
+        let (now, member) = (self.now, flown.member);
+        let found = flown
+            .in_flight
+            .observe(&report, &self.policy, now, &mut self.rng);
+        let Report {
+            class,
+            could_not_connect,
+            ..
+        } = report;
+        let heard = flown.is_heard(class, now);
+        if heard {
+            flown.ended = Some(class);
+        }
+        let sent = flown.sent;
+        let stands_in = self.stands_in(member);
+        let Member { model, health, .. } = &mut self.members[member];
+        // What is unhealthy has left already: only its probe still says something.
+        let expected = (heard && (sent.probe || health.is_healthy()))
+            .then(|| model.ended(sent, class, could_not_connect, may_open, now))
+            .flatten();
         prop_assert_eq!(found.map(as_change), expected);
         if let Some(open_for) = found.and_then(|transition| transition.open_for) {
-            prop_assert!(is_jittered(Some(open_for), full));
+            let full = model.backoff(stands_in);
+            prop_assert!(
+                is_jittered(Some(open_for), full),
+                "{open_for:?} of {full:?}"
+            );
             model.lasts(open_for);
         }
         // Some go on with their bodies.
@@ -296,7 +344,7 @@ impl Bench {
 
     fn is_dropped(&mut self, one: usize) {
         let flown = self.flying.swap_remove(one);
-        if !flown.decided {
+        if flown.ended.is_none() {
             // Without a clock where it is dropped: vacant since it was taken.
             let model = &mut self.members[flown.member].model;
             model.release(flown.sent, flown.started);
@@ -311,19 +359,51 @@ impl Bench {
             let wants = state.wants_connect_probe(self.now);
             prop_assert_eq!(wants, model.wants_connect(self.now));
         }
-        if word.one_in(4) {
-            let found = state.connect_probe_succeeded(self.now);
-            prop_assert_eq!(found.map(as_change), model.connected(self.now));
+        match word.below(6) {
+            0 => {
+                let found = state.connect_probe_succeeded(self.now);
+                prop_assert_eq!(found.map(as_change), model.connected(self.now));
+            }
+            1..=2 => {
+                state.connect_probe_failed();
+                model.could_not_connect();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// By the proxy itself, for a while; then perhaps no more.
+    fn is_checked(&mut self, mut word: Word) -> Result<(), TestCaseError> {
+        let at = word.index(self.present.len());
+        let (state, member) = (&self.states[at], &mut self.members[self.present[at]]);
+        if word.one_in(6) {
+            state.unchecked();
+            member.health = reference::Health::default();
+            return Ok(());
+        }
+        for _ in 0..=word.below(3) {
+            let passed = word.one_in(2);
+            let checked = match passed {
+                true => Checked::Passed,
+                false => Checked::Failed("status 503".into()),
+            };
+            let found = state.checked(&checked, &PACE, self.now);
+            let changes = member.health.hears(passed, &PACE);
+            let expected = changes.then_some(passed);
+            prop_assert_eq!(found.map(|change| change.healthy), expected);
         }
         Ok(())
     }
 
     fn is_as_the_models_say(&mut self) -> Result<(), TestCaseError> {
         prop_assert_eq!(self.crowd.open() as usize, self.open());
-        for (member, Member { state, model }) in self.members.iter().enumerate() {
-            let Some(state) = state.upgrade() else {
+        for (member, it) in self.members.iter().enumerate() {
+            let Some(state) = it.state.upgrade() else {
                 continue;
             };
+            let model = &it.model;
+            prop_assert_eq!(state.is_healthy(), it.health.is_healthy());
             let pending = self.flying.iter().filter(|flying| flying.member == member);
             prop_assert_eq!(state.pending() as usize, pending.count());
             let from = model.waits_from();

@@ -1,11 +1,12 @@
-//! The breaker and the retry budget as the rules say them, with lists of
-//! moments. Nothing is packed, nothing is shared, nothing is fast.
+//! The breaker, health and the retry budget as the rules say them, with lists
+//! of moments. Nothing is packed, nothing is shared, nothing is fast.
 
 use std::time::{Duration, Instant};
 
 use selvage_policy::breaker::{BreakerState, Reason};
 use selvage_policy::classify::Class;
-use selvage_policy::snapshot::{BreakerPolicy, BudgetPolicy};
+use selvage_policy::health::Pace;
+use selvage_policy::snapshot::{BackoffPolicy, BreakerPolicy, BudgetPolicy};
 
 use crate::chance::Word;
 use crate::millis;
@@ -70,12 +71,17 @@ pub(crate) struct Change {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Closed,
+    Closed {
+        /// The probe that closed it, and the openings until then.
+        by: Option<(Sent, u32)>,
+    },
     Open {
         since: Instant,
         until: Instant,
-        /// The last bare connect; `None` where connects say nothing.
+        /// The last bare connect, at first the opening; `None` where none is to be made.
         connected: Option<Instant>,
+        /// Whether the last that is known of connecting is that it failed.
+        unreachable: bool,
     },
     HalfOpen {
         /// Since when the slot is vacant.
@@ -103,7 +109,7 @@ impl Breaker {
         Self {
             policy,
             start,
-            state: State::Closed,
+            state: State::Closed { by: None },
             turn: 0,
             openings: 0,
             hard_in_a_row: 0,
@@ -113,7 +119,7 @@ impl Breaker {
 
     pub(crate) fn state(&self) -> BreakerState {
         match self.state {
-            State::Closed => BreakerState::Closed,
+            State::Closed { .. } => BreakerState::Closed,
             State::Open { .. } => BreakerState::Open,
             State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
@@ -125,30 +131,30 @@ impl Breaker {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Closed { .. })
     }
 
     /// From when on a probe may be sent, where none is under way.
     pub(crate) fn waits_from(&self) -> Option<Instant> {
         match self.state {
-            State::Closed => None,
+            State::Closed { .. } => None,
             State::Open { until, .. } => Some(until),
             State::HalfOpen { vacant } => vacant,
         }
     }
 
-    /// How long the next opening lasts without jitter.
-    pub(crate) fn next_backoff(&self) -> Duration {
-        let mut backoff = self.policy.backoff.base;
-        for _ in 0..self.openings {
-            backoff = (backoff * 2).min(self.policy.backoff.max);
-        }
-        backoff.min(self.policy.backoff.max)
+    /// How long the opening that was just reported lasts without jitter: where
+    /// nobody `stands_in`, twice the base at most.
+    pub(crate) fn backoff(&self, stands_in: bool) -> Duration {
+        let BackoffPolicy { base, max } = self.policy.backoff;
+        let most = if stands_in { max } else { max.min(base * 2) };
+        let doubled = (1..self.openings).fold(base, |backoff, _| (backoff * 2).min(max));
+        doubled.min(most)
     }
 
     pub(crate) fn admit(&mut self, now: Instant) -> Option<(Sent, Option<Change>)> {
         let change = match self.state {
-            State::Closed => return Some((self.sent(false), None)),
+            State::Closed { .. } => return Some((self.sent(false), None)),
             State::Open { until, .. } if now >= until => {
                 Some(self.become_half_open(Reason::BackoffOver))
             }
@@ -179,13 +185,13 @@ impl Breaker {
         now: Instant,
     ) -> Option<Change> {
         if sent.turn != self.turn {
-            return None;
+            return self.is_taken_back(sent, class, could_not_connect, now);
         }
         if sent.probe {
             return match class {
-                Class::Success | Class::Throttled => Some(self.become_closed()),
+                Class::Success | Class::Throttled => Some(self.become_closed(sent)),
                 Class::Failure | Class::HardFailure => {
-                    Some(self.become_open(Reason::ProbeFailed, could_not_connect, now))
+                    Some(self.become_open(Reason::ProbeFailed, class, could_not_connect, now))
                 }
                 Class::Neutral => {
                     self.release(sent, now);
@@ -207,7 +213,28 @@ impl Breaker {
         let reason = self
             .too_many_in_a_row(class)
             .or_else(|| self.too_few_succeed(now).filter(|_| may_open))?;
-        Some(self.become_open(reason, could_not_connect, now))
+        Some(self.become_open(reason, class, could_not_connect, now))
+    }
+
+    /// The probe that closed it was well by its head, and its body broke.
+    fn is_taken_back(
+        &mut self,
+        sent: Sent,
+        class: Class,
+        could_not_connect: bool,
+        now: Instant,
+    ) -> Option<Change> {
+        let State::Closed {
+            by: Some((probe, openings)),
+        } = self.state
+        else {
+            return None;
+        };
+        if sent != probe || !class.is_failure() {
+            return None;
+        }
+        self.openings = openings;
+        Some(self.become_open(Reason::ProbeFailed, class, could_not_connect, now))
     }
 
     fn too_many_in_a_row(&self, class: Class) -> Option<Reason> {
@@ -250,14 +277,27 @@ impl Breaker {
 
     pub(crate) fn connected(&mut self, now: Instant) -> Option<Change> {
         let State::Open {
-            connected: Some(_), ..
-        } = self.state
+            connected,
+            unreachable,
+            ..
+        } = &mut self.state
         else {
             return None;
         };
+        if !*unreachable {
+            // Something else is wrong with it, and no connect tells when that is over.
+            *connected = None;
+            return None;
+        }
         let change = self.become_half_open(Reason::ConnectProbeSucceeded);
         self.state = State::HalfOpen { vacant: Some(now) };
         Some(change)
+    }
+
+    pub(crate) fn could_not_connect(&mut self) {
+        if let State::Open { unreachable: it, .. } = &mut self.state {
+            *it = true;
+        }
     }
 
     /// The opening that was just reported lasts so long.
@@ -272,14 +312,21 @@ impl Breaker {
         Sent { turn, probe }
     }
 
-    fn become_open(&mut self, reason: Reason, by_connecting: bool, now: Instant) -> Change {
+    fn become_open(
+        &mut self,
+        reason: Reason,
+        class: Class,
+        could_not_connect: bool,
+        now: Instant,
+    ) -> Change {
         let from = self.state();
         self.openings += 1;
         self.turn += 1;
         self.state = State::Open {
             since: now,
             until: now,
-            connected: by_connecting.then_some(now),
+            connected: (class == Class::HardFailure).then_some(now),
+            unreachable: could_not_connect,
         };
         let to = self.state();
         Change { from, to, reason }
@@ -293,10 +340,12 @@ impl Breaker {
         Change { from, to, reason }
     }
 
-    fn become_closed(&mut self) -> Change {
+    fn become_closed(&mut self, probe: Sent) -> Change {
         let from = self.state();
         self.turn += 1;
-        self.state = State::Closed;
+        self.state = State::Closed {
+            by: Some((probe, self.openings)),
+        };
         (self.openings, self.hard_in_a_row) = (0, 0);
         self.judged.clear();
         Change {
@@ -304,6 +353,31 @@ impl Breaker {
             to: BreakerState::Closed,
             reason: Reason::ProbeSucceeded,
         }
+    }
+}
+
+/// What checks said of an endpoint, all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    checks: Vec<bool>,
+    unhealthy: bool,
+}
+
+impl Health {
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.unhealthy
+    }
+
+    /// Hears a check; whether that changes it.
+    pub(crate) fn hears(&mut self, passed: bool, pace: &Pace) -> bool {
+        self.checks.push(passed);
+        let run = self.checks.iter().rev().take_while(|one| **one == passed);
+        let enough = match passed {
+            true => pace.healthy_threshold,
+            false => pace.unhealthy_threshold,
+        };
+        let decides = run.count() >= enough as usize;
+        decides && std::mem::replace(&mut self.unhealthy, !passed) == passed
     }
 }
 
