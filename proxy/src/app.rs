@@ -209,7 +209,7 @@ async fn control_thread(
         if let Some(exporting) = exporting {
             exporting.finish().await;
         }
-        shared.access_log.finish();
+        shared.access_log.finish().await;
     };
     tokio::select! {
         () = drained => tracing::info!("drained"),

@@ -10,9 +10,11 @@ mod line; // a record as JSON or as text
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::metrics::Metrics;
 use super::told::Told;
@@ -47,7 +49,7 @@ enum Entry {
     /// A record to be written.
     Told(Box<Told>),
     /// Somebody waits until what came before is written: dropped then.
-    Mark(SyncSender<()>),
+    Mark(oneshot::Sender<()>),
 }
 
 impl AccessLog {
@@ -111,24 +113,26 @@ impl AccessLog {
         }
     }
 
-    /// Waits until what was handed over is written, for at most [`ACCESS_LOG_FLUSH`]. Blocks.
-    pub fn finish(&self) {
+    /// Waits until what was handed over is written, for at most [`ACCESS_LOG_FLUSH`].
+    pub async fn finish(&self) {
         let Some(writer) = &self.writer else {
             return;
         };
-        let until = Instant::now() + ACCESS_LOG_FLUSH;
-        let (mark, written) = sync_channel(0);
-        let mut entry = Entry::Mark(mark);
-        // A full queue: the writer makes room, or its reader has stalled.
-        while let Err(TrySendError::Full(unsent)) = writer.queue.try_send(entry) {
-            if Instant::now() >= until {
-                return;
+        let written = async {
+            let (mark, written) = oneshot::channel();
+            let mut entry = Entry::Mark(mark);
+            // A full queue: the writer makes room, or its reader has stalled.
+            while let Err(TrySendError::Full(unsent)) = writer.queue.try_send(entry) {
+                entry = unsent;
+                tokio::time::sleep(ROOM).await;
             }
-            entry = unsent;
-            thread::sleep(ROOM);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if written.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            // Dropped by then, and never sent.
+            let _ = written.await;
+        };
+        if tokio::time::timeout(ACCESS_LOG_FLUSH, written)
+            .await
+            .is_err()
+        {
             tracing::warn!("the access log could not be written out in time");
         }
     }

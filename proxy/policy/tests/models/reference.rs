@@ -295,7 +295,10 @@ impl Breaker {
     }
 
     pub(crate) fn could_not_connect(&mut self) {
-        if let State::Open { unreachable: it, .. } = &mut self.state {
+        if let State::Open {
+            unreachable: it, ..
+        } = &mut self.state
+        {
             *it = true;
         }
     }

@@ -57,6 +57,13 @@ fn full() -> Told {
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+fn finish(log: &AccessLog) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.expect("a runtime").block_on(log.finish());
+}
+
 /// What the log writes of `records`, once it is closed.
 fn written(format: AccessLogFormat, records: Vec<Told>) -> String {
     let (sender, receiver) = mpsc::channel();
@@ -65,7 +72,7 @@ fn written(format: AccessLogFormat, records: Vec<Told>) -> String {
     for record in records {
         log.record(shortened(record));
     }
-    log.finish();
+    finish(&log);
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 0);
     String::from_utf8(receiver.try_iter().flatten().collect()).expect("UTF-8")
 }
@@ -218,7 +225,7 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
     let text = String::from_utf8(metrics.encode()).expect("UTF-8");
     assert!(text.contains("\nselvage_access_log_dropped_total 5\n"));
     drop(go);
-    log.finish();
+    finish(&log);
     drop(log);
     assert_eq!(
         lines.iter().sum::<usize>(),
@@ -249,6 +256,6 @@ fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
             SystemTime::UNIX_EPOCH,
         )));
     }
-    log.finish();
+    finish(&log);
     assert_eq!(metrics.access_log_dropped().load(Relaxed), 3);
 }
