@@ -94,12 +94,9 @@ async fn one_slow_answer_in_fifty_is_hedged_at_the_p95() {
     assert!(extra <= REQUESTS / 20, "{extra} more than {REQUESTS}");
     let metrics = hedging.metrics().await;
     let count = |outcome| metrics.count(HEDGES, &[("outcome", outcome)]) as usize;
-    assert_eq!(
-        count("won") + count("lost"),
-        extra,
-        "{}",
-        metrics.lines(HEDGES)
-    );
+    // Of those that lost, some are taken back before an application heard of them.
+    let sent = count("won")..=count("won") + count("lost");
+    assert!(sent.contains(&extra), "{}", metrics.lines(HEDGES));
     assert!(count("won") > 0);
     assert_eq!(
         metrics.count("selvage_http_retries_total", &[]),
@@ -232,7 +229,7 @@ async fn an_endpoint_that_hangs_is_probed_and_not_hedged_around() {
     .await;
     let well = App::start(|_| async { ok("answered") }).await;
     let policy = traffic_policy(
-        "  timeouts: { backendRequest: 500ms }\n  retry: { attempts: 1, on: [timeout, 503], budget: { percent: 100 } }\n  circuitBreaker: { consecutiveFailures: 1, backoff: { base: 100ms, max: 10s } }\n  hedge: { delay: 50ms, maxPercent: 100 }\n",
+        "  timeouts: { backendRequest: 500ms }\n  retry: { attempts: 1, on: [timeout, 503], budget: { percent: 100 } }\n  circuitBreaker: { consecutiveFailures: 1, backoff: { base: 100ms, max: 10s } }\n  hedge: { delay: 50ms, maxPercent: 100 }\n  loadBalancer: { algorithm: round-robin }\n",
     );
     let (_pki, client) = plaintext_caller("http", &[hung.address, well.address], &policy).await;
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
