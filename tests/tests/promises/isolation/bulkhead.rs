@@ -28,7 +28,7 @@ async fn steady_beside_a_flood(app: &App, per_caller: &str, lasts: Duration) -> 
         .await;
     let ([flood], [steady]) = tokio::join!(
         offer(flood.outbound(), 4.0 * CAPACITY, lasts, [""]),
-        offer(mesh.outbound(), 0.2 * CAPACITY, lasts, [""]),
+        offer(mesh.outbound(), 0.1 * CAPACITY, lasts, [""]),
     );
     let shed = mesh.server.metrics().await;
     let per_caller = shed.count("selvage_shed_total", &[("reason", "per-caller")]);
