@@ -33,7 +33,9 @@ use crate::snapshot::{Algorithm, SlowStart};
 pub use self::in_turn::Turns;
 
 /// A request that cannot be retried takes a probe only after it was wanted for
-/// this long, or where nothing else is there: one that can be retried is likely to come first.
+/// this long, or where nothing else is there: one that can be retried is likely
+/// to come first. A retry has failed once already, and waits as long: of the
+/// tries of one request no more than one is risked so.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Of one algorithm in one tier, for both choices together. Going over the
 /// closed ones is then rare, or they are few: at the worst share, one closed in
@@ -94,8 +96,8 @@ pub fn pick(
 /// Picks the endpoint of the next try of a request. `turns` are the asking worker's own.
 ///
 /// A HalfOpen endpoint whose slot is vacant comes first, the one that waits
-/// longest, if the request is `retryable` or the slot was vacant for
-/// [`PROBE_PATIENCE`].
+/// longest, if this is the first try of a request that is `retryable` or the
+/// slot was vacant for [`PROBE_PATIENCE`].
 ///
 /// # Errors
 /// [`NoHealthyEndpoint`] where none may take it.
@@ -164,7 +166,7 @@ impl Choice<'_> {
         turns: Option<&mut Turns>,
         rng: &mut fastrand::Rng,
     ) -> Option<Picked> {
-        let patience = if retryable {
+        let patience = if retryable && self.tried.is_empty() {
             Duration::ZERO
         } else {
             PROBE_PATIENCE

@@ -275,6 +275,21 @@ fn what_cannot_be_retried_probes_only_out_of_need() {
 }
 
 #[test]
+fn a_request_is_risked_once() {
+    let mut bench = Bench::new(&[(1, true); 3]);
+    (0..2).for_each(|index| bench.break_endpoint(index));
+    bench.now += millis(1001);
+    let probe = bench.pick(&[], true).expect("a probe");
+    assert!(probe.in_flight.is_probe() && probe.index < 2);
+    // Another waits, and yet another retry would be left.
+    assert_eq!(bench.index(&[probe.index], true), Some(2));
+    assert_eq!(bench.index(&[], true), Some(1 - probe.index));
+    bench.now += PROBE_PATIENCE;
+    let other = bench.index(&[probe.index], true);
+    assert_eq!(other, Some(1 - probe.index), "nobody else came");
+}
+
+#[test]
 fn a_request_older_than_the_snapshot_still_finds_what_closed() {
     let mut bench = Bench::new(&[(1, true), (1, true)]);
     (0..2).for_each(|index| bench.break_for(index, seconds(60)));

@@ -234,16 +234,11 @@ impl Bench {
             from.is_some_and(|from| from + least <= self.now)
         };
         let vacant = |at: usize| waits(at, Duration::ZERO);
-        let wanted = |at: usize| {
-            waits(
-                at,
-                if retryable {
-                    Duration::ZERO
-                } else {
-                    PROBE_PATIENCE
-                },
-            )
+        let patience = match retryable && tried.is_empty() {
+            true => Duration::ZERO,
+            false => PROBE_PATIENCE,
         };
+        let wanted = |at: usize| waits(at, patience);
         [
             (those(false, &wanted), true),
             (those(false, &closed), false),

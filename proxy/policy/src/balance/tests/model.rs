@@ -97,7 +97,8 @@ fn admissible(kinds: &[Described], tried: &[usize], retryable: bool) -> (Vec<usi
     };
     let closed = |kind| kind == Kind::Closed;
     let vacant = |kind| matches!(kind, Kind::Vacant { .. });
-    let wanted = |kind| kind == Kind::Vacant { long: true } || (retryable && vacant(kind));
+    let volunteers = retryable && tried.is_empty();
+    let wanted = |kind| kind == Kind::Vacant { long: true } || (volunteers && vacant(kind));
     [
         (those(false, &wanted), true),
         (those(false, &closed), false),
