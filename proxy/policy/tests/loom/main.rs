@@ -9,7 +9,9 @@
 
 mod counters; // rings, budgets, permits, averages
 mod endpoint; // one breaker between workers
+mod health; // checks beside breakers
 mod roll; // a crowd's list of its breakers
+mod traces; // traces in flight
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -18,7 +18,7 @@ use crate::{all_at_once, at_once, every_order, millis, most_orders, start};
 
 /// Endpoints that are all alike.
 pub(crate) struct Port {
-    crowd: Arc<Crowd>,
+    pub(crate) crowd: Arc<Crowd>,
     endpoints: Vec<Arc<Endpoint>>,
     pub(crate) states: Vec<Arc<EndpointState>>,
     pub(crate) rotation: Rotation,
