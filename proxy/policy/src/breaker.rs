@@ -288,6 +288,7 @@ impl Breaker {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Transition {
+        let reopened = reopened.min(doublings(backoff));
         let open_for = open_for(backoff, reopened, rng);
         let hard = by.class == Class::HardFailure;
         let state = State::Open {
@@ -367,6 +368,17 @@ impl Breaker {
 
 const fn next(generation: u32) -> u32 {
     (generation + 1) % GENERATIONS
+}
+
+/// How often `base` can be doubled until it reaches `max`. Further re-openings
+/// are not counted: where `max` was low for a while, because nobody stood in,
+/// they would make the first backoff after it a long one.
+fn doublings(backoff: BackoffPolicy) -> u32 {
+    let ratio = backoff
+        .max
+        .as_nanos()
+        .div_ceil(backoff.base.as_nanos().max(1));
+    ratio.next_power_of_two().trailing_zeros()
 }
 
 /// `base`, doubled per re-opening, at most `max`; chance takes up to half of

@@ -303,14 +303,14 @@ fn where_nobody_stands_in_the_backoff_hardly_grows() {
     crowd.set_offered(2);
     let [one, other] = [1, 2].map(|n| Arc::new(EndpointState::new(key(n), Arc::clone(&crowd))));
     let mut now = start;
-    let mut fails_again = |state: &Arc<EndpointState>| {
+    let mut probes = |state: &Arc<EndpointState>, class| {
         now += seconds(60);
         let (mut probe, _) = state.admit_probe(now).expect("the backoff is over");
-        let report = report(Class::HardFailure);
         let policy = BreakerPolicy::default();
-        let opened = probe.observe(&report, &policy, now, &mut seeded());
-        opened.and_then(|opened| opened.open_for).expect("open")
+        let decided = probe.observe(&report(class), &policy, now, &mut seeded());
+        decided.expect("a probe decides").open_for
     };
+    let mut fails_again = |state| probes(state, Class::HardFailure).expect("open");
     break_it(&one, start);
     let beside = [0; 4].map(|_| fails_again(&one));
     assert!(beside.is_sorted() && beside[3] > seconds(8), "{beside:?}");
@@ -321,4 +321,8 @@ fn where_nobody_stands_in_the_backoff_hardly_grows() {
             assert!(alone >= seconds(1) / 2 && alone <= seconds(2), "{alone:?}");
         }
     }
+    // The other is well again: from there on it doubles as after the second opening.
+    assert_eq!(probes(&other, Class::Success), None);
+    let beside = probes(&one, Class::HardFailure).expect("open");
+    assert!(beside >= seconds(2) && beside <= seconds(4), "{beside:?}");
 }

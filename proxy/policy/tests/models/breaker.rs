@@ -119,7 +119,7 @@ impl Pair {
                     is_jittered(Some(open_for), full),
                     "{open_for:?} of {full:?}"
                 );
-                self.model.lasts(open_for);
+                self.model.lasts(open_for, true);
             }
             // Who promised a place to a breaker that then stayed closed would have lost it.
             prop_assert!(!asked.get() || is_open);

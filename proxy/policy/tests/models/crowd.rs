@@ -328,7 +328,7 @@ impl Bench {
                 is_jittered(Some(open_for), full),
                 "{open_for:?} of {full:?}"
             );
-            model.lasts(open_for);
+            model.lasts(open_for, stands_in);
         }
         // Some go on with their bodies.
         if word.one_in(2) {

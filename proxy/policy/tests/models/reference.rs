@@ -303,8 +303,12 @@ impl Breaker {
         }
     }
 
-    /// The opening that was just reported lasts so long.
-    pub(crate) fn lasts(&mut self, open_for: Duration) {
+    /// The opening that was just reported lasts so long. Where nobody
+    /// `stands_in` it counts as the second at most.
+    pub(crate) fn lasts(&mut self, open_for: Duration, stands_in: bool) {
+        if !stands_in {
+            self.openings = self.openings.min(2);
+        }
         if let State::Open { since, until, .. } = &mut self.state {
             *until = *since + open_for;
         }
