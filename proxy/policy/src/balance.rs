@@ -8,8 +8,8 @@
 //! Whatever the algorithm: an endpoint whose breaker waits for its probe comes
 //! first, one that is open, unhealthy or without weight never, one that was
 //! tried by the same request last. Between them the algorithm of the policy
-//! chooses, each in a file of its own: [`two_choices`] (peak EWMA, the default,
-//! and least request), [`by_chance`], [`in_turn`], [`by_key`]. They are arms of
+//! chooses, each in a file of its own: `two_choices` (peak EWMA, the default,
+//! and least request), `by_chance`, `in_turn`, `by_key`. They are arms of
 //! one match instead of a trait: a call through a table would cost the default
 //! as much as its choice.
 //!

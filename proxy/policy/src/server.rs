@@ -2,10 +2,10 @@
 //! from whom.
 //!
 //! Met by an inbound request that is authorized, before the application is
-//! asked, in this order: the caller's own compartment ([`Bulkhead`]), the rate
-//! limit ([`Rate`], [`KeyTable`]), a place among those that are at the
-//! application ([`Slots`], whose limit is fixed or found by [`gradient`]), and
-//! where there is none, a wait for it ([`queue`]), by [`Criticality`]. What is
+//! asked, in this order: the caller's own compartment (`Bulkhead`), the rate
+//! limit (`Rate`, `KeyTable`), a place among those that are at the
+//! application (`Slots`, whose limit is fixed or found by `gradient`), and
+//! where there is none, a wait for it (`queue`), by `Criticality`. What is
 //! held is held until the response has ended.
 //!
 //! The state is one per port and proxy, shared by the workers, and outlives

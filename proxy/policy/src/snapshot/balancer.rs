@@ -87,7 +87,7 @@ pub struct AffinityCookie {
     pub path: Option<Arc<str>>,
 }
 
-/// A share that grows over `window`: see [`crate::slow_start`].
+/// A share that grows over `window`: see `crate::slow_start`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowStart {
     /// Until the whole share.
