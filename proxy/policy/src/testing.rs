@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proptest::test_runner::Config as ProptestConfig;
 use selvage_certs::TrustDomain;
 
 use crate::snapshot::{
@@ -35,6 +36,16 @@ pub(crate) fn looked() {
 /// The looks since this was last asked, by this thread.
 pub(crate) fn looks() -> usize {
     LOOKS.take()
+}
+
+/// How many sequences of events a model of a state machine hears.
+pub(crate) fn sequences() -> ProptestConfig {
+    ProptestConfig {
+        cases: 100_000,
+        // What fails is shrunk and printed; it then belongs into a test of its own.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 pub(crate) fn seeded() -> fastrand::Rng {

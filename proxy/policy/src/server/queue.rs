@@ -158,10 +158,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::testing::sequences())]
+
         /// The model is one list that is searched from its beginning.
         #[test]
         fn equals_a_list_that_is_searched(
-            events in proptest::collection::vec(event(), 0..300),
+            events in proptest::collection::vec(event(), 0..40),
             room in 0usize..9,
         ) {
             let mut queue = Queue::new();

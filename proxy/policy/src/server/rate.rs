@@ -138,11 +138,13 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::testing::sequences())]
+
         #[test]
         fn equals_a_bucket_of_tokens(
             requests in 1u32..50,
             burst in 1u32..20,
-            steps in proptest::collection::vec(0u64..60, 1..400),
+            steps in proptest::collection::vec(0u64..60, 1..40),
         ) {
             let rate = Rate::new(requests, seconds(1), burst);
             let full = rate.interval * u64::from(burst);

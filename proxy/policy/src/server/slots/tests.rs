@@ -243,10 +243,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
+    #![proptest_config(crate::testing::sequences())]
+
     /// The model counts, and keeps who waits as three lists.
     #[test]
     fn never_over_the_limit_and_nobody_waits_beside_a_free_place(
-        events in proptest::collection::vec(event(), 0..200),
+        events in proptest::collection::vec(event(), 0..12),
         room in 0u32..6,
     ) {
         let now = start();
