@@ -44,7 +44,11 @@ pub(super) fn begin(
     source: IpAddr,
 ) -> Option<Box<Copying>> {
     let policy = destination.policy().mirror.as_ref()?;
-    if outgoing.asked.upgrade.is_some() || !worker.with_rng(|rng| policy.share.draw(rng)) {
+    if outgoing.asked.upgrade.is_some()
+        // It is not sent itself.
+        || outgoing.is_late(clock::recent().into_std())
+        || !worker.with_rng(|rng| policy.share.draw(rng))
+    {
         return None;
     }
     let Some(permit) = destination.live.admit_copy(policy.max_pending) else {

@@ -124,6 +124,12 @@ impl Outgoing {
         deadline::deadline(timeouts, self.asked_deadline, self.begun)
     }
 
+    /// Whether its caller has stopped waiting.
+    pub(super) fn is_late(&self, now: std::time::Instant) -> bool {
+        self.asked_deadline
+            .is_some_and(|deadline| deadline::remaining(deadline, now).is_none())
+    }
+
     /// A copy for somebody else, without the caller's deadline; `None` where
     /// its body is not there whole.
     pub(super) fn copy(&self, now: std::time::Instant) -> Option<Box<Self>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{HeaderValue, Method};
 use http_body_util::BodyExt;
 use selvage_tests::app::{App, ok};
 use selvage_tests::client::{self, Http2, request2};
@@ -160,4 +160,20 @@ async fn a_mirror_of_a_mirror_ends_there_also_across_the_mesh() {
     }
     counted(&client, "sent", 3).await;
     assert_eq!((orders.count(), shadow.count()), (3, 3));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_copied() {
+    let (orders, shadow) = (App::echo().await, App::echo().await);
+    let mirror = "service: { name: shadow }";
+    let (_pki, sidecar) = caller(&orders, Some(shadow.address), mirror).await;
+    let connection = Http2::connect(sidecar.outbound()).await;
+    let mut late = request2(Method::GET, ORDERS, "/", body::empty());
+    let fields = late.headers_mut();
+    fields.insert("x-selvage-deadline-ms", HeaderValue::from_static("0"));
+    let answer = connection.call(late).await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), answer.flag()), (504, "timeout"));
+    client::get(sidecar.outbound(), ORDERS, "/").await;
+    counted(&sidecar, "sent", 1).await;
+    assert_eq!((orders.count(), shadow.count()), (1, 1));
 }
