@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Method;
+
 use crate::clock::Clock;
 use crate::proxy::{Answer, Proxy};
-use crate::server::Request;
+use crate::server::{Request, Route};
 
 /// What callers of one proxy send.
 #[derive(Debug, Clone)]
@@ -16,8 +18,8 @@ pub(crate) struct Load {
     pub(crate) rates: Vec<(Duration, f64)>,
     /// How many in a hundred are POST.
     pub(crate) post_percent: u32,
-    /// How many in a hundred take the poisoned route.
-    pub(crate) poisoned_percent: u32,
+    /// How many in a hundred take which other route than [`Route::Shallow`].
+    pub(crate) others: (u32, Route),
 }
 
 impl Load {
@@ -26,7 +28,7 @@ impl Load {
         Self {
             rates: vec![(Duration::ZERO, rate)],
             post_percent: 0,
-            poisoned_percent: 0,
+            others: (0, Route::Shallow),
         }
     }
 
@@ -36,14 +38,17 @@ impl Load {
     }
 
     fn draw(&self, rng: &mut fastrand::Rng) -> Request {
-        let base = if rng.u32(..100) < self.post_percent {
-            Request::POST
-        } else {
-            Request::GET
-        };
+        let mut one_of = |percent| rng.u32(..100) < percent;
+        let (percent, route) = self.others;
         Request {
-            poisoned: rng.u32(..100) < self.poisoned_percent,
-            ..base
+            method: match one_of(self.post_percent) {
+                true => Method::POST,
+                false => Method::GET,
+            },
+            route: match one_of(percent) {
+                true => route,
+                false => Route::Shallow,
+            },
         }
     }
 }
@@ -55,7 +60,7 @@ pub(crate) struct Call {
     pub(crate) at: Duration,
     pub(crate) took: Duration,
     pub(crate) caller: usize,
-    pub(crate) poisoned: bool,
+    pub(crate) route: Route,
     pub(crate) answer: Answer,
 }
 
@@ -87,7 +92,7 @@ pub(crate) async fn calls(
                 at,
                 took: clock_.elapsed() - at,
                 caller: proxy.number(),
-                poisoned: request.poisoned,
+                route: request.route,
                 answer,
             });
         });

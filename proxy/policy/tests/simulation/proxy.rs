@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use selvage_policy::balance::{self, Picked};
-use selvage_policy::classify::{Class, Outcome, TransportFailure};
+use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::endpoint::{InFlight, Report};
 use selvage_policy::flag::Flag;
@@ -40,9 +40,29 @@ pub(crate) struct Proxy {
     live: RefCell<Arc<LiveService>>,
     links: RefCell<HashMap<SocketAddr, Rc<Link>>>,
     rng: RefCell<fastrand::Rng>,
-    /// Whether it believes the mark of a hop below that its retries were in vain.
-    believes_marks: Cell<bool>,
+    rules: Cell<Rules>,
     pub(crate) watch: Watch,
+}
+
+/// What is followed of what the hop below says, and said to the hop above.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// The mark of a hop below that it asked in vain is believed.
+    pub(crate) marks: bool,
+    /// What is marked so is no hard failure of who answers ([`Report::from_below`]).
+    pub(crate) from_below: bool,
+    /// Where no endpoint is left to ask, that is marked too.
+    pub(crate) nobody: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            marks: true,
+            from_below: true,
+            nobody: true,
+        }
+    }
 }
 
 /// What a caller gets.
@@ -51,7 +71,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) flag: Option<Flag>,
     pub(crate) tries: u32,
-    /// Marked for the hop above: retries were in vain.
+    /// Marked for the hop above: it was asked for in vain.
     pub(crate) exhausted: bool,
 }
 
@@ -83,6 +103,14 @@ struct Tried {
     outcome: Outcome,
     head: Option<Head>,
     in_flight: InFlight,
+}
+
+impl Tried {
+    /// Whether the hop below asked in vain already.
+    fn is_exhausted(&self, rules: Rules) -> bool {
+        let says_so = |head: &Head| !head.status.is_success() && head.exhausted;
+        rules.marks && self.head.as_ref().is_some_and(says_so)
+    }
 }
 
 enum Failure {
@@ -118,16 +146,16 @@ impl Proxy {
             live: RefCell::new(live),
             links: RefCell::new(links),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-            believes_marks: Cell::new(true),
+            rules: Cell::default(),
         });
         let phase = CHORES.mul_f64(proxy.rng.borrow_mut().f64());
         clock.spawn(Rc::clone(&proxy).keeps_house(phase));
         proxy
     }
 
-    /// From here on marks of the hop below are not looked at.
-    pub(crate) fn ignores_marks(&self) {
-        self.believes_marks.set(false);
+    /// From here on it does without some of the rules.
+    pub(crate) fn follows(&self, rules: Rules) {
+        self.rules.set(rules);
     }
 
     /// Swaps in another Snapshot.
@@ -167,11 +195,19 @@ impl Proxy {
         let mut attempts = Attempts::begin(&live.service.policy, &request.method, false);
         live.state.budget().request(self.clock.now());
         self.watch.requested();
+        let rules = self.rules.get();
+        let failures = &live.service.policy.failures;
         let mut failed = None;
         loop {
             let tried = match self.attempt(exchange, &mut attempts).await {
                 Ok(tried) => tried,
-                Err(flag) => return Answer::refusal(failed.unwrap_or(flag), attempts.tries()),
+                Err(flag) => {
+                    let nobody = flag == Flag::NoHealthyEndpoint;
+                    return Answer {
+                        exhausted: nobody && rules.nobody,
+                        ..Answer::refusal(failed.unwrap_or(flag), attempts.tries())
+                    };
+                }
             };
             let tried = self.record(exchange, tried);
             let ended = Ended {
@@ -179,8 +215,7 @@ impl Proxy {
                 replayable: true,
                 untouched: false,
                 pushback: Pushback::None,
-                exhausted_below: self.believes_marks.get()
-                    && tried.head.as_ref().is_some_and(|head| head.exhausted),
+                exhausted_below: tried.is_exhausted(rules),
             };
             let next = attempts.after(
                 &ended,
@@ -192,9 +227,11 @@ impl Proxy {
             match next {
                 Next::Return(why) => {
                     self.watch.returned(why);
+                    let passed_on = tried.is_exhausted(rules)
+                        && classify(failures, &tried.outcome).is_failure();
                     let answer = self.answer(exchange, tried, attempts.tries()).await;
                     return Answer {
-                        exhausted: why.marks_exhausted(),
+                        exhausted: why.marks_exhausted() || passed_on,
                         ..answer
                     };
                 }
@@ -357,7 +394,13 @@ impl Proxy {
     /// What the head already says is learnt; a success is one only when its body has come.
     fn record(&self, exchange: &Exchange<'_>, mut tried: Tried) -> Tried {
         let failures = &exchange.live.service.policy.failures;
-        let report = Report::of(failures, &tried.outcome, None);
+        let judged = Report::of(failures, &tried.outcome, None);
+        let rules = self.rules.get();
+        let report = if rules.from_below && tried.is_exhausted(rules) {
+            judged.from_below()
+        } else {
+            judged
+        };
         self.watch.tried(&tried.in_flight, report.class);
         if tried.head.is_none() || report.class != Class::Success || tried.in_flight.is_probe() {
             self.learn(exchange, &mut tried.in_flight, &report);

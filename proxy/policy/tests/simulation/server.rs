@@ -43,23 +43,22 @@ pub(crate) enum Mode {
     Slow(f64),
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// What the service knows by itself.
+    Shallow,
+    /// What it asks the service below for, if there is one.
+    Deep,
+    /// What every server answers with 500.
+    Poisoned,
+}
+
 /// A request on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// Of a route that every server answers with 500.
-    pub(crate) poisoned: bool,
-}
-
-impl Request {
-    pub(crate) const GET: Self = Self {
-        method: Method::GET,
-        poisoned: false,
-    };
-    pub(crate) const POST: Self = Self {
-        method: Method::POST,
-        poisoned: false,
-    };
+    pub(crate) route: Route,
 }
 
 /// What a server sends.
@@ -68,7 +67,7 @@ pub(crate) enum Reply {
     /// A head; its body follows.
     Head {
         status: u16,
-        /// Marked by the sidecar: retries further down were in vain.
+        /// Marked by the sidecar: what was asked for further down was asked for in vain.
         exhausted: bool,
         breaks: bool,
     },
@@ -130,18 +129,18 @@ pub(crate) struct Server {
     /// When each place is free.
     places: RefCell<BinaryHeap<Reverse<Instant>>>,
     rng: RefCell<fastrand::Rng>,
-    calls: Option<Rc<Proxy>>,
+    below: Option<Rc<Proxy>>,
     seen: RefCell<Vec<Seen>>,
     overloads: Cell<usize>,
 }
 
 impl Server {
-    /// `calls`: its application asks another service for each answer.
+    /// `below`: by it its application asks another service for what is [`Route::Deep`].
     pub(crate) fn new(
         clock: &Clock,
         address: SocketAddr,
         plan: Plan,
-        calls: Option<Rc<Proxy>>,
+        below: Option<Rc<Proxy>>,
         seed: u64,
     ) -> Rc<Self> {
         let places = vec![Reverse(clock.now()); plan.capacity];
@@ -151,7 +150,7 @@ impl Server {
             plan,
             places: RefCell::new(places.into()),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-            calls,
+            below,
             seen: RefCell::default(),
             overloads: Cell::new(0),
         })
@@ -208,7 +207,7 @@ impl Server {
         match mode {
             Mode::Refuses => return Reply::Reset,
             Mode::Answers { status, percent } if fails(percent) => return self.says(status).await,
-            _ if request.poisoned => return self.says(500).await,
+            _ if request.route == Route::Poisoned => return self.says(500).await,
             _ => {}
         }
         let Some(done) = self.take_place(mode) else {
@@ -218,7 +217,8 @@ impl Server {
         if !self.works_until(done).await {
             return Reply::Reset;
         }
-        let (status, exhausted) = match &self.calls {
+        let below = self.below.as_ref();
+        let (status, exhausted) = match below.filter(|_| request.route == Route::Deep) {
             None => (200, false),
             Some(sidecar) => {
                 let answer = Box::pin(sidecar.handle(request)).await;

@@ -9,12 +9,18 @@ use selvage_policy::flag::Flag;
 use super::SEEDS;
 use crate::client::Load;
 use crate::figures::{between, ms, percentile};
-use crate::mesh::{Mesh, Outcome, retries, seconds};
+use crate::mesh::{Mesh, Outcome, millis, retries, seconds};
 use crate::server::{Mode, Plan};
 
 const CALLERS: usize = 4;
 const BREAKS: Duration = seconds(2);
 const END: Duration = seconds(16);
+/// Where it is to come back.
+const HEALS: Duration = seconds(22);
+/// The longest backoff where nobody stands in.
+const ALONE: Duration = seconds(2);
+/// The longest try.
+const TRY: Duration = millis(250);
 
 #[derive(Debug, Default)]
 struct Figures {
@@ -108,6 +114,41 @@ impl Figures {
     fn assert_reachable(&self) {
         let opened = self.openings + 3 * CALLERS * SEEDS.count();
         assert!(self.connect_probes <= opened, "one for each opening");
+    }
+}
+
+/// Until the last call that failed was sent, after all are well again.
+fn last_failure(mode: Mode, replicas: usize) -> Duration {
+    let mut last = Duration::ZERO;
+    for seed in SEEDS {
+        let plans = vec![Plan::default().during(mode, BREAKS, HEALS); replicas];
+        let load = Load::steady(100.0);
+        let outcome = Mesh::new(seed, &retries(), CALLERS, &plans).run(&load, HEALS + seconds(6));
+        let later = between(&outcome.calls, HEALS, HEALS + seconds(6));
+        let failed = later.iter().filter(|call| !call.answer.is_ok());
+        last = last.max(failed.map(|call| call.at - HEALS).max().unwrap_or_default());
+    }
+    last
+}
+
+#[test]
+fn are_used_again_within_two_seconds() {
+    let answers = Mode::Answers {
+        status: 503,
+        percent: 100,
+    };
+    for (name, mode) in [
+        ("answers 503", answers),
+        ("refuses", Mode::Refuses),
+        ("hangs", Mode::Hangs),
+    ] {
+        let [one, three] = [1, 3].map(|replicas| last_failure(mode, replicas));
+        println!(
+            "all of a service {name} for 20 s: the last call fails {} ms after it is well, of three replicas {} ms",
+            ms(one),
+            ms(three)
+        );
+        assert!(one.max(three) <= ALONE + TRY);
     }
 }
 

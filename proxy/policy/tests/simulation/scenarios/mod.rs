@@ -2,6 +2,7 @@
 
 mod all_down; // callers are told at once, the service is left alone
 mod budget; // the load falls to a tenth
+mod cascade; // a dependency is down, other routes do without it
 mod correlated; // six of ten fail together
 mod flapping; // a replica is well and broken by turns
 mod herd; // all come back together

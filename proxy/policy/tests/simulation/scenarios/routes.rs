@@ -9,7 +9,7 @@ use super::SEEDS;
 use crate::client::Load;
 use crate::figures::{failed, ms, percentile};
 use crate::mesh::{Mesh, retries, seconds};
-use crate::server::Plan;
+use crate::server::{Plan, Route};
 
 const END: Duration = seconds(12);
 
@@ -30,14 +30,14 @@ fn figures(endpoints: usize, poisoned_percent: u32) -> Figures {
     for seed in SEEDS {
         let plans = vec![Plan::default(); endpoints];
         let load = Load {
-            poisoned_percent,
+            others: (poisoned_percent, Route::Poisoned),
             ..Load::steady(100.0)
         };
         let outcome = Mesh::new(seed, &retries(), 4, &plans).run(&load, END);
         let calls = outcome.calls.iter();
         let well: Vec<_> = calls
             .clone()
-            .filter(|call| !call.poisoned)
+            .filter(|call| call.route == Route::Shallow)
             .cloned()
             .collect();
         sum.calls += outcome.calls.len();

@@ -10,8 +10,8 @@ use super::SEEDS;
 use crate::client::{Calls, Load, calls};
 use crate::clock::Clock;
 use crate::mesh::{address, proxy_of, retries, seconds, seed_of, start};
-use crate::proxy::Proxy;
-use crate::server::{Mode, Plan, Server};
+use crate::proxy::{Proxy, Rules};
+use crate::server::{Mode, Plan, Route, Server};
 
 const HOPS: u8 = 4;
 const REPLICAS: u16 = 2;
@@ -57,9 +57,10 @@ fn run(seed: u64, variant: Variant, rate: f64) -> (usize, usize) {
     let proxy = |number: u64, servers: &[Rc<Server>]| -> Rc<Proxy> {
         let seed = seed_of(seed, 2, number);
         let proxy = proxy_of(&clock, number as usize, &policy, servers, seed);
-        if !variant.marks {
-            proxy.ignores_marks();
-        }
+        proxy.follows(Rules {
+            marks: variant.marks,
+            ..Rules::default()
+        });
         proxy
     };
     let fails = Mode::Answers {
@@ -95,7 +96,10 @@ fn run(seed: u64, variant: Variant, rate: f64) -> (usize, usize) {
     let made = Calls::default();
     for caller in 0..CALLERS {
         let proxy = proxy(caller, &below);
-        let load = Load::steady(rate);
+        let load = Load {
+            others: (100, Route::Deep),
+            ..Load::steady(rate)
+        };
         let seed = seed_of(seed, 3, caller);
         clock.spawn(calls(
             clock.clone(),
