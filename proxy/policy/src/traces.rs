@@ -267,7 +267,7 @@ impl TracesInFlight {
         let bits = trace.bits();
         let mixed = (bits as u64 ^ self.seed).wrapping_mul(GOLDEN);
         let mixed = (mixed ^ mixed >> 32 ^ (bits >> 64) as u64).wrapping_mul(GOLDEN);
-        (mixed >> 32) as usize % SETS * WAYS
+        (mixed >> 32) as usize % CAPACITY / WAYS * WAYS
     }
 
     fn nanos(&self, at: Instant) -> u64 {
