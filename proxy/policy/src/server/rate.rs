@@ -56,13 +56,22 @@ impl Rate {
             (arrival.saturating_sub(now) <= self.tolerance)
                 .then(|| arrival.max(now).saturating_add(self.interval))
         };
-        match arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+        // Ordered for `keyed`, where a bucket changes hands beside this.
+        match arrival.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next) {
             Ok(_) => Ok(()),
             Err(arrival) => {
                 let early = arrival.saturating_sub(now).saturating_sub(self.tolerance);
                 Err(Duration::from_nanos(early))
             }
         }
+    }
+
+    /// As [`Rate::take`], where no token is missing; else nothing is taken.
+    pub(super) fn take_first(&self, arrival: &AtomicU64, now: u64) -> bool {
+        let first = |arrival: u64| (arrival <= now).then(|| now.saturating_add(self.interval));
+        arrival
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, first)
+            .is_ok()
     }
 }
 
