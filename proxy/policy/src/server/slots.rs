@@ -315,9 +315,9 @@ impl Slots {
                 .store(at + since::nanos(WINDOW), Ordering::Relaxed);
             self.end_window(&mut rule);
             drop(rule);
-            if waiting(self.load.load(Ordering::Relaxed)) > 0 {
-                self.hand_on();
-            }
+            // Whoever waits or not: the lock of the room tells both sides, one
+            // look at the load might miss who comes now by the old limit.
+            self.hand_on();
         }
     }
 
