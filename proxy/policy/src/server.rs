@@ -9,8 +9,9 @@
 //! held is held until the response has ended.
 //!
 //! The state is one per port and proxy, shared by the workers, and outlives
-//! every Snapshot; the policy is an argument. Where nothing waits no lock is
-//! taken, and nothing is allocated.
+//! every Snapshot; the policy is an argument. Where nothing waits nothing is
+//! allocated, and no lock is taken but by the request that ends a window, or a
+//! reserve.
 
 mod bulkhead;
 mod criticality;

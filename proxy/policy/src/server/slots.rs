@@ -240,8 +240,12 @@ impl Slots {
         } else {
             return;
         };
-        if self.reserve.load(Ordering::Relaxed) != reserve {
+        let before = self.reserve.load(Ordering::Relaxed);
+        if before != reserve {
             self.reserve.store(reserve, Ordering::Release);
+        }
+        if before > reserve {
+            self.hand_on();
         }
     }
 

@@ -159,6 +159,20 @@ fn a_tenth_is_kept_for_the_critical_while_they_come() {
 }
 
 #[test]
+fn a_reserve_that_ends_calls_those_who_wait() {
+    let now = start();
+    let policy = fixed(20, Some(1));
+    let slots = of(&policy, now);
+    drop(placed(slots.enter(&policy, Critical, now)));
+    let usual = |now| slots.enter(&policy, Usual, now);
+    let _held: Vec<_> = (0..18).map(|_| placed(usual(now))).collect();
+    let mut first = waits(usual(now));
+    let later = now + seconds(11);
+    let _next = placed(usual(later));
+    assert!(matches!(look(&mut first, later), Poll::Ready(Ok(_))));
+}
+
+#[test]
 fn a_window_ends_with_its_time_and_its_samples() {
     let now = start();
     let policy = ServerPolicy {
