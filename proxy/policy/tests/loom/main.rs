@@ -10,7 +10,9 @@
 mod counters; // rings, budgets, permits, averages
 mod endpoint; // one breaker between workers
 mod health; // checks beside breakers
+mod rates; // rates and compartments of a port
 mod roll; // a crowd's list of its breakers
+mod server; // places of a port, and who waits
 mod traces; // traces in flight
 
 use std::sync::Arc;
