@@ -66,7 +66,7 @@ async fn a_request_costs_no_more_than_it_did_outbound() {
     let builder = Mesh::builder(app.address, "http").under(&callgrind.command(), &[]);
     let executed = counted(builder, &callgrind, |mesh| &mesh.client).await;
     let ceiling = Ceiling {
-        instructions: profiled(32_000, 37_000),
+        instructions: profiled(34_500, 42_000),
         allocations: 20,
     };
     holds("outbound", executed, &ceiling);
@@ -79,7 +79,7 @@ async fn a_request_costs_no_more_than_it_did_inbound() {
     let builder = Mesh::builder(app.address, "http").under(&[], &callgrind.command());
     let executed = counted(builder, &callgrind, |mesh| &mesh.server).await;
     let ceiling = Ceiling {
-        instructions: profiled(32_000, 41_000),
+        instructions: profiled(34_500, 46_000),
         allocations: 23,
     };
     holds("inbound", executed, &ceiling);
