@@ -82,8 +82,11 @@ async fn a_dead_application_behind_its_sidecar_costs_no_request() {
         "http",
         &[(dead.inbound(), id()), (live.inbound(), id())],
     );
+    // In turn, so that every other request is for the dead one.
+    let in_turn = traffic_policy("  loadBalancer: { algorithm: round-robin }\n");
     let caller = Sidecar::builder("client")
         .resources(&resources)
+        .resources(&in_turn)
         .start(&pki)
         .await;
     for number in 0..20 {
