@@ -26,6 +26,7 @@ use http::{Request, Response};
 use selvage_policy::authorize::{Caller, Operated};
 use selvage_policy::classify::Outcome;
 use selvage_policy::flag::Flag;
+use selvage_policy::headers::Seen;
 use selvage_policy::path;
 use selvage_policy::retry::{Attempts, Next};
 use selvage_policy::said::Said;
@@ -88,9 +89,14 @@ fn begin(
     record: &mut Record,
 ) -> Result<Box<Outgoing>, ProxyError> {
     let limits = worker.shared.settings.head;
-    let said = Said::read(request.headers());
+    let seen = Seen::of(request.headers());
+    let said = if seen.said() {
+        Said::read(request.headers())
+    } else {
+        Said::default()
+    };
     said.ignored().for_each(|field| worker.ignores(field));
-    let asked = head::sanitize(&mut request, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
+    let asked = head::sanitize(&mut request, seen, limits, downstream.peer.is_some())?; // 400, 414, 417, 431
     let criticality = protect::criticality(worker, downstream, asked.criticality);
     record.traces(request.headers_mut());
     let mut waits = None;

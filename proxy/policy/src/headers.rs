@@ -12,6 +12,78 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const OWN_PREFIX: &[u8] = b"x-selvage-";
 const CLIENT_CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
 
+/// What a request's head has of all that is asked about at the door: one pass
+/// over the names costs less than a look for each, and most heads have nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen(u8);
+
+impl Seen {
+    const CODING: u8 = 1;
+    const EXPECT: u8 = 1 << 1;
+    const UPGRADE: u8 = 1 << 2;
+    const HOP_BY_HOP: u8 = 1 << 3;
+    const UNTRUSTED: u8 = 1 << 4;
+    const SAID: u8 = 1 << 5;
+
+    /// Looks a head over.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |seen, name| seen | Self::by(name)))
+    }
+
+    fn by(name: &HeaderName) -> u8 {
+        match name.as_str() {
+            "transfer-encoding" => Self::CODING | Self::HOP_BY_HOP,
+            "upgrade" => Self::UPGRADE | Self::HOP_BY_HOP,
+            "expect" => Self::EXPECT,
+            "grpc-timeout" | "traceparent" | "b3" | "x-b3-traceid" => Self::SAID,
+            text if !text.starts_with('x') => match is_hop_by_hop(name) {
+                true => Self::HOP_BY_HOP,
+                false => 0,
+            },
+            // What only Selvage sets is also what a hop before may have to say.
+            _ if is_untrusted(name) => Self::UNTRUSTED | Self::SAID,
+            _ => 0,
+        }
+    }
+
+    /// `transfer-encoding`.
+    #[must_use]
+    pub const fn coding(self) -> bool {
+        self.0 & Self::CODING != 0
+    }
+
+    /// `expect`.
+    #[must_use]
+    pub const fn expect(self) -> bool {
+        self.0 & Self::EXPECT != 0
+    }
+
+    /// `upgrade`.
+    #[must_use]
+    pub const fn upgrade(self) -> bool {
+        self.0 & Self::UPGRADE != 0
+    }
+
+    /// Anything about this connection alone.
+    #[must_use]
+    pub const fn hop_by_hop(self) -> bool {
+        self.0 & Self::HOP_BY_HOP != 0
+    }
+
+    /// Anything that is Selvage's to set.
+    #[must_use]
+    pub const fn untrusted(self) -> bool {
+        self.0 & Self::UNTRUSTED != 0
+    }
+
+    /// Anything that [`crate::said::Said`] may have to read.
+    #[must_use]
+    pub const fn said(self) -> bool {
+        self.0 & Self::SAID != 0
+    }
+}
+
 /// Whether a field is about one connection and never forwarded (RFC 9110 §7.6.1).
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -157,6 +229,38 @@ mod tests {
         let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn one_look_finds_whatever_the_door_asks_about() {
+        type Row = (&'static str, fn(Seen) -> bool);
+        let table: [Row; 12] = [
+            ("transfer-encoding", |seen| {
+                seen.coding() && seen.hop_by_hop()
+            }),
+            ("upgrade", |seen| seen.upgrade() && seen.hop_by_hop()),
+            ("expect", Seen::expect),
+            ("te", Seen::hop_by_hop),
+            ("connection", Seen::hop_by_hop),
+            ("grpc-timeout", Seen::said),
+            ("traceparent", Seen::said),
+            ("x-b3-traceid", Seen::said),
+            ("x-selvage-attempt", |seen| seen.said() && seen.untrusted()),
+            ("x-selvage-version", Seen::untrusted),
+            ("x_selvage-flag", Seen::untrusted),
+            ("x-forwarded-client-cert", Seen::untrusted),
+        ];
+        for (name, finds) in table {
+            let alone = Seen::of(&headers(&[(name, "1")]));
+            let among = Seen::of(&headers(&[("accept", "*/*"), (name, "1"), ("x-own", "1")]));
+            assert!(finds(alone), "{name}");
+            assert_eq!(alone, among, "{name}");
+        }
+        for name in HOP_BY_HOP {
+            assert!(Seen::of(&headers(&[(name, "1")])).hop_by_hop(), "{name}");
+        }
+        let nothing = headers(&[("accept", "*/*"), ("x-own", "1"), ("tracestate", "a=b")]);
+        assert_eq!(Seen::of(&nothing), Seen::default());
     }
 
     #[test]

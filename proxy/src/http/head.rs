@@ -6,7 +6,7 @@ use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderValue, TE, TRANSFER_E
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use selvage_policy::flag::Flag;
-use selvage_policy::headers::{strip_hop_by_hop, strip_untrusted};
+use selvage_policy::headers::{Seen, strip_hop_by_hop, strip_untrusted};
 use selvage_policy::server::{CRITICALITY, Criticality, UnknownCriticality};
 
 use super::VERSION;
@@ -42,10 +42,11 @@ fn bad(detail: &'static str) -> ProxyError {
 
 /// Checks a request's head and takes from it what must not travel on.
 ///
-/// `from_mesh`: it came from an authenticated peer, whose word on the version
+/// `seen` is what its head has. `from_mesh`: it came from an authenticated peer, whose word on the version
 /// is believed.
 pub fn sanitize<B>(
     request: &mut Request<B>,
+    seen: Seen,
     limits: HeadLimits,
     from_mesh: bool,
 ) -> Result<Asked, ProxyError> {
@@ -59,30 +60,33 @@ pub fn sanitize<B>(
     let wire = request.version();
     let authority = authority(request)?;
     let headers = request.headers_mut();
-    let seen = Seen::of(headers);
-    if seen.coding {
+    if seen.coding() {
         check_coding(headers, wire)?;
     }
-    let expects_continue = seen.expect && expectation(headers)?;
-    let upgrade = if wire == Version::HTTP_11 && seen.upgrade {
+    let expects_continue = seen.expect() && expectation(headers)?;
+    let upgrade = if wire == Version::HTTP_11 && seen.upgrade() {
         upgrade(headers)
     } else {
         None
     };
-    let version = if from_mesh && seen.version {
+    let version = if from_mesh && seen.untrusted() {
         original_version(headers, wire)
     } else {
         wire
     };
-    let criticality = if seen.criticality {
+    let criticality = if seen.untrusted() {
         let value = headers.get(CRITICALITY);
         value.map(|value| Criticality::parse(value.as_bytes()))
     } else {
         None
     };
-    strip_hop_by_hop(headers);
-    strip_untrusted(headers);
-    if seen.expect {
+    if seen.hop_by_hop() {
+        strip_hop_by_hop(headers);
+    }
+    if seen.untrusted() {
+        strip_untrusted(headers);
+    }
+    if seen.expect() {
         headers.remove(EXPECT);
     }
     Ok(Asked {
@@ -92,31 +96,6 @@ pub fn sanitize<B>(
         version,
         criticality,
     })
-}
-
-/// Which of the fields that are asked about here a head has: one pass over the
-/// names costs less than a lookup for each, and most heads have none.
-#[derive(Default)]
-struct Seen {
-    coding: bool,
-    expect: bool,
-    upgrade: bool,
-    version: bool,
-    criticality: bool,
-}
-
-impl Seen {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut seen = Self::default();
-        for name in headers.keys() {
-            seen.coding |= *name == TRANSFER_ENCODING;
-            seen.expect |= *name == EXPECT;
-            seen.upgrade |= *name == UPGRADE;
-            seen.version |= *name == VERSION;
-            seen.criticality |= *name == CRITICALITY;
-        }
-        seen
-    }
 }
 
 fn check_target(uri: &Uri, method: &Method, limit: usize) -> Result<(), ProxyError> {
@@ -327,10 +306,13 @@ mod tests {
         builder.body(()).expect("valid request")
     }
 
+    fn checked(request: &mut Request<()>, from_mesh: bool) -> Result<Asked, ProxyError> {
+        let seen = Seen::of(request.headers());
+        sanitize(request, seen, LIMITS, from_mesh)
+    }
+
     fn flag_of(mut request: Request<()>) -> Option<Flag> {
-        sanitize(&mut request, LIMITS, false)
-            .err()
-            .map(|error| error.flag)
+        checked(&mut request, false).err().map(|error| error.flag)
     }
 
     #[test]
@@ -417,7 +399,7 @@ mod tests {
             request
                 .headers_mut()
                 .insert(HOST, HeaderValue::from_static("a"));
-            let asked = sanitize(&mut request, LIMITS, false).expect("valid");
+            let asked = checked(&mut request, false).expect("valid");
             assert_eq!(asked.upgrade.is_some(), expected, "{headers:?}");
             assert!(!request.headers().contains_key(UPGRADE));
         }
@@ -431,7 +413,7 @@ mod tests {
                 "http://a/",
                 &[("x-selvage-version", "1.0")],
             );
-            let asked = sanitize(&mut request, LIMITS, from_mesh).expect("valid");
+            let asked = checked(&mut request, from_mesh).expect("valid");
             assert_eq!(asked.version, expected);
             assert!(!request.headers().contains_key(VERSION));
         }
@@ -441,11 +423,11 @@ mod tests {
     fn an_http1_request_crosses_on_http2_and_back() {
         let fallback = Authority::from_static("fallback");
         let mut request = request(Version::HTTP_11, "/p?q", &[("host", "orders.shop:80")]);
-        let asked = sanitize(&mut request, LIMITS, false).expect("valid");
+        let asked = checked(&mut request, false).expect("valid");
         address(&mut request, &asked, Hop::MeshHttp2, &fallback).expect("addressed");
         assert_eq!(request.uri(), "http://orders.shop:80/p?q");
         assert!(!request.headers().contains_key(HOST));
-        let asked = sanitize(&mut request, LIMITS, true).expect("valid");
+        let asked = checked(&mut request, true).expect("valid");
         assert_eq!(asked.version, Version::HTTP_11);
         address(&mut request, &asked, Hop::Http1, &fallback).expect("addressed");
         assert_eq!(request.uri(), "/p?q");
@@ -460,7 +442,7 @@ mod tests {
             "http://a/",
             &[("cookie", "a=1"), ("cookie", "b=2")],
         );
-        let asked = sanitize(&mut request, LIMITS, false).expect("valid");
+        let asked = checked(&mut request, false).expect("valid");
         address(&mut request, &asked, Hop::Http1, &fallback).expect("addressed");
         assert_eq!(request.headers()[COOKIE], "a=1; b=2");
     }
