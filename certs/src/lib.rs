@@ -39,6 +39,12 @@ mod verifier;
 // configurations of both sides
 mod tls;
 
+// certificates that strangers are shown
+mod pair;
+
+// how a server shows them
+mod presented;
+
 // which port is meant
 mod sni;
 
@@ -65,7 +71,9 @@ pub use key::{InvalidKey, KeyPair, PublicKey};
 pub use leaf::{CERTIFICATE_BYTES, InvalidSvid};
 pub use life::{BACK_DATED, LONGEST_TTL};
 pub use outcome::{HandshakeOutcome, handshake_outcome};
+pub use pair::{InvalidPair, PAIR_BYTES, ServerPair};
 pub use pem::certificates_to_pem;
+pub use presented::{CHAIN, InvalidPresented, Presented, presenting_server_config};
 pub use renewal::{RefusedRenewal, verify_renewal};
 pub use sni::{InvalidSni, SNI_BYTES, Sni, parse_sni, sni_for};
 pub use svid::Svid;

@@ -326,6 +326,7 @@ fn kind(name: Option<&ResourceName>) -> &'static str {
         Some(Ok(ResourceType::Workload)) => "workload",
         Some(Ok(ResourceType::Service)) => "service",
         Some(Ok(ResourceType::TrustBundle)) => "trust-bundle",
+        Some(Ok(ResourceType::Gateway)) => "gateway",
         Some(Ok(ResourceType::Unspecified) | Err(_)) | None => "unknown",
     }
 }

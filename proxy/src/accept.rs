@@ -14,6 +14,7 @@ use selvage_policy::snapshot::ServiceName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Direction, Lifecycle, OpenConnection};
 
@@ -38,7 +39,27 @@ pub enum Purpose {
         /// Its port; `None`: 80 if it has it, else its only one.
         port: Option<u16>,
     },
+    /// A port of a gateway.
+    Gateway(Gate),
 }
+
+/// A port of a gateway: all its listeners share one socket.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// As its listeners name it, wherever it is bound.
+    pub port: u16,
+    /// Cancelled when its last listener has left, and when the proxy drains.
+    pub closing: CancellationToken,
+}
+
+/// One port is bound once.
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port
+    }
+}
+
+impl Eq for Gate {}
 
 impl Purpose {
     /// The side it is on.
@@ -46,7 +67,16 @@ impl Purpose {
     pub const fn direction(&self) -> Direction {
         match self {
             Self::Inbound => Direction::Inbound,
-            Self::Outbound | Self::Upstream { .. } => Direction::Outbound,
+            Self::Outbound | Self::Upstream { .. } | Self::Gateway(_) => Direction::Outbound,
+        }
+    }
+
+    /// Cancelled when what it is for is to end.
+    #[must_use]
+    pub fn closing<'p>(&'p self, lifecycle: &'p Lifecycle) -> &'p CancellationToken {
+        match self {
+            Self::Gateway(gate) => &gate.closing,
+            _ => lifecycle.closing(self.direction()),
         }
     }
 }
@@ -54,7 +84,7 @@ impl Purpose {
 /// A bound socket, not yet accepted from.
 #[derive(Debug)]
 pub struct Listener {
-    /// As printed: `inbound`, `outbound`, `listener:<service>.<namespace>:<port>`.
+    /// As printed: `inbound`, `outbound`, `listener:<service>.<namespace>:<port>`, `gateway:<port>`.
     pub name: String,
     /// What it is for.
     pub purpose: Arc<Purpose>,
@@ -207,7 +237,7 @@ pub async fn accept_loop(
     serve: Rc<dyn Fn(TcpStream, Origin)>,
 ) -> io::Result<()> {
     let direction = listener.purpose.direction();
-    let closing = dispatcher.lifecycle.closing(direction).clone();
+    let closing = listener.purpose.closing(&dispatcher.lifecycle).clone();
     // The drain waits until the backlog is empty, too.
     let _accepting = dispatcher.lifecycle.accepting(direction);
     let socket = TcpListener::from_std(listener.socket)?;

@@ -4,6 +4,7 @@
 mod begin;
 mod beside;
 mod control;
+mod edge;
 mod notify;
 mod register;
 mod shown;
@@ -12,11 +13,12 @@ mod workers;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{ExitCode, ExitStatus};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
 use rustix::process::Signal;
 use selvage_policy::server::ServerState;
 use selvage_policy::snapshot::{MutualTls, ServiceName, WorkloadName};
@@ -27,9 +29,11 @@ use tokio::task::JoinHandle;
 
 use self::begin::{Sources, begin};
 use self::beside::{Running, code_of};
+use self::edge::around;
 use self::register::register;
 use crate::accept::{Dispatcher, Listener, Purpose};
 use crate::config::{self, Config, InboundTls, ProxyArgs};
+use crate::gateway::Gateway;
 use crate::http::head::HeadLimits;
 use crate::identity::Identity;
 use crate::identity::attest::AttestError;
@@ -41,13 +45,14 @@ use crate::telemetry::spans::{self, Spans};
 use crate::worker::{AppPort, Settings, Shared, application};
 
 pub use self::beside::{Beside, Failed, NO_SIDECAR, OUTBOUND};
+pub use self::edge::Role;
 
-/// Runs a sidecar until it is told to end. Blocks; brings its own runtimes.
+/// Runs a sidecar or a gateway until it is told to end. Blocks; brings its own runtimes.
 ///
 /// # Errors
 /// What keeps it from starting, in one line that says what to do.
-pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
-    start(args, None).map_err(|failed| failed.error)
+pub fn run(args: &ProxyArgs, role: Role) -> anyhow::Result<ExitCode> {
+    start(args, role, None).map_err(|failed| failed.error)
 }
 
 /// Runs a sidecar, and a command beside it once it is ready; drains when the command ends. The exit code is
@@ -56,12 +61,13 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where the command was not started, or lost its sidecar.
 pub fn run_beside(args: &ProxyArgs, beside: &Beside) -> Result<ExitCode, Failed> {
-    start(args, Some(beside))
+    start(args, Role::Sidecar, Some(beside))
 }
 
-fn start(args: &ProxyArgs, beside: Option<&Beside>) -> Result<ExitCode, Failed> {
+fn start(args: &ProxyArgs, role: Role, beside: Option<&Beside>) -> Result<ExitCode, Failed> {
     let config =
         config::load(args, |name| std::env::var(name).ok()).map_err(anyhow::Error::from)?;
+    role.check(&config)?;
     // What a command says is what matters then.
     let level = if beside.is_some() { "warn" } else { "info" };
     let log = control::start_log(config.log_format, level);
@@ -120,20 +126,19 @@ async fn control_thread(
     let outbound = listeners
         .iter()
         .filter(|listener| listener.purpose.direction() == Direction::Outbound);
-    // Set once: this is the only place.
-    let _ = shared
-        .own
-        .set(outbound.map(|listener| listener.address).collect());
+    let own = outbound.map(|listener| listener.address).collect();
+    shared.own.store(Arc::new(own));
     let inbound = address_of(&listeners, &Purpose::Inbound);
     let toward_services = address_of(&listeners, &Purpose::Outbound);
     // Stdout is the command's, where there is one.
-    let announce = if beside.is_some() { note } else { announce };
+    let announce: fn(&str, SocketAddr) -> anyhow::Result<()> =
+        if beside.is_some() { note } else { announce };
     let (dispatcher, receivers) =
         Dispatcher::new(config.workers, config.limits.connections, &lifecycle);
     for listener in &listeners {
         announce(&listener.name, listener.address)?;
     }
-    workers::start(&shared, listeners, &dispatcher, receivers)?;
+    let workers = workers::start(&shared, listeners, &dispatcher, receivers)?;
     let (commands, mut asked) = mpsc::channel(8);
     let servers = control::Servers::bind(&config).await?;
     announce("admin", servers.admin_address)?;
@@ -142,7 +147,14 @@ async fn control_thread(
     sources.follow(inbound, telemetry);
     servers.serve(&shared, log, commands);
     control::housekeeping(&shared, config.workers);
-    lifecycle.hold(Condition::Listeners);
+    match &shared.gateway {
+        None => lifecycle.hold(Condition::Listeners),
+        // What it is bound to, the Snapshot says.
+        Some(gateway) => {
+            let around = around(&shared, workers, announce);
+            tokio::spawn(gateway.clone().run(around));
+        }
+    }
     notify::begin(&lifecycle);
     let registered = register(&config, &shared, &sources, inbound, telemetry)?;
     let mut running = match beside {
@@ -359,13 +371,19 @@ fn shared(
         traces: TracesInFlight::new(fastrand::u64(..), Instant::now()),
         journal: Journal::default(),
         handshakes: tokio::sync::Semaphore::new(limits.handshakes),
-        own: OnceLock::new(),
+        own: ArcSwap::default(),
+        gateway: config.gateway.clone().map(Gateway::new),
         apps,
         servers,
+        rates: Default::default(),
     }
 }
 
+/// The listeners of a sidecar; a gateway has its own.
 fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    if config.gateway.is_some() {
+        return Ok(Vec::new());
+    }
     let mut wanted = vec![(
         "outbound".to_owned(),
         Purpose::Outbound,

@@ -8,6 +8,7 @@ mod args; // flags
 mod build; // defaults, and plain values
 mod check; // what contradicts itself, or cannot work
 mod file; // sidecar.yaml as it is written
+mod gateway; // what makes it a gateway.yaml
 mod health; // how the application's health is found out
 mod tracing; // OpenTelemetry's variables
 mod values; // what the rest of the proxy sees
@@ -24,8 +25,8 @@ use file::{File, SETTINGS};
 pub use args::ProxyArgs;
 pub use tracing::{Batch, OtlpProtocol, Tracing};
 pub use values::{
-    AccessLogFormat, Config, Drain, HostPort, IdentityFiles, Inbound, InboundPort, InboundTls,
-    Limits, LogFormat, Outbound, OutboundListener, Source, Token, Traces, Workload,
+    AccessLogFormat, Config, Drain, Gateway, HostPort, IdentityFiles, Inbound, InboundPort,
+    InboundTls, Limits, LogFormat, Outbound, OutboundListener, Source, Token, Traces, Workload,
 };
 
 /// Longest configuration file in bytes.

@@ -2,11 +2,13 @@
 //! and then HTTP or opaque bytes to its end.
 
 mod aside;
+mod gateway;
 mod http1;
 mod http2;
 mod log;
 mod prefixed;
 mod serve;
+mod streams;
 
 use std::cell::{Cell, OnceCell};
 use std::future::Future;
@@ -26,12 +28,14 @@ use tokio::net::TcpStream;
 use self::log::ConnectionLog;
 use self::prefixed::Prefixed;
 use self::serve::{Spoken, http, opaque};
+use self::streams::to_service;
 use crate::accept::{Origin, Purpose};
 use crate::clock;
 use crate::request::{Downstream, Side};
 use crate::telemetry::metrics::{self, Decision};
 use crate::telemetry::told::Tls;
 use crate::tls::{self, Accepted, Inside, Served, TlsError};
+use crate::upstream::Destination;
 use crate::worker::{Worker, policy_name};
 
 /// A caller that says nothing for this long on a port where the protocol is to
@@ -57,6 +61,10 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
         Purpose::Inbound => Box::pin(inbound(worker, stream, ends)).await,
         Purpose::Outbound | Purpose::Upstream { .. } => {
             Box::pin(outbound(worker, stream, ends, purpose)).await
+        }
+        Purpose::Gateway(gate) => {
+            let serving = gateway::serve(worker, stream, ends, gate.clone());
+            Box::pin(serving).await
         }
     };
     if let Some(rest) = rest {
@@ -103,27 +111,39 @@ async fn outbound(
     let downstream = ends.downstream(Side::Outbound {
         purpose: purpose.clone(),
     });
-    let protocol = match &*purpose {
+    let (protocol, known) = match &*purpose {
         Purpose::Upstream { service, port } => {
             let known = match worker.known(&purpose, None) {
-                Ok(Some(known)) => Ok(known),
-                _ => Box::pin(worker.by_name(service, *port)).await,
+                Ok(Some(known)) => Some(known),
+                _ => Box::pin(worker.by_name(service, *port)).await.ok(),
             };
             // HTTP callers are told why; others are closed.
-            known.map_or(Protocol::Detect, |known| known.port.protocol)
+            let declared = known.as_ref().map(|known| known.port.protocol);
+            (declared.unwrap_or(Protocol::Detect), known)
         }
-        Purpose::Outbound | Purpose::Inbound => Protocol::Http,
+        Purpose::Outbound | Purpose::Inbound | Purpose::Gateway(_) => (Protocol::Http, None),
     };
     let limit = match protocol {
-        Protocol::Tcp => return Some(opaque(worker, Prefixed::bare(stream), downstream)),
+        Protocol::Tcp => {
+            let stream = Prefixed::bare(stream);
+            return Box::pin(to_service(worker, stream, downstream, known)).await;
+        }
         Protocol::Detect => DETECT_TIMEOUT,
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => worker.shared.settings.header_timeout,
     };
-    let (sniffed, stream) = detect(stream, limit).await?;
+    let (sniffed, stream) = detect(Prefixed::bare(stream), limit).await?;
+    let whole =
+        |known: &Rc<Destination>| known.port.routes.is_none() && !known.port.streams.is_empty();
+    if known.as_ref().is_some_and(whole) {
+        // Whatever is spoken: its routes are for connections.
+        return Box::pin(to_service(worker, stream, downstream, known)).await;
+    }
     Some(match sniffed {
         Sniffed::Http1 => http(worker, stream, downstream, Spoken::Http1),
         Sniffed::Http2 => http(worker, stream, downstream, Spoken::Http2),
-        _ if protocol == Protocol::Detect => opaque(worker, stream, downstream),
+        _ if protocol == Protocol::Detect => {
+            return Box::pin(to_service(worker, stream, downstream, known)).await;
+        }
         // Whatever else it is: hyper's parser says what is wrong with it.
         _ => http(worker, stream, downstream, Spoken::Http1),
     })
@@ -136,15 +156,16 @@ async fn inbound(worker: Rc<Worker>, stream: TcpStream, ends: Ends) -> Option<Re
     if settings.mutual_tls.unwrap_or(declared) == MutualTls::Strict {
         return Box::pin(mesh(&worker, Prefixed::bare(stream), ends)).await;
     }
-    let (sniffed, stream) = detect(stream, DETECT_TIMEOUT).await?;
+    let (sniffed, stream) = detect(Prefixed::bare(stream), DETECT_TIMEOUT).await?;
     if sniffed != Sniffed::Tls {
         return plaintext(worker, stream, ends, sniffed);
     }
-    match stream.offers_mesh(settings.handshake_timeout).await? {
-        (true, stream) => Box::pin(mesh(&worker, stream, ends)).await,
-        // Somebody else's TLS, for the application itself.
-        (false, stream) => plaintext(worker, stream, ends, Sniffed::Tls),
+    let (hello, stream) = stream.hello(settings.handshake_timeout).await?;
+    if hello.mesh {
+        return Box::pin(mesh(&worker, stream, ends)).await;
     }
+    // Somebody else's TLS, for the application itself.
+    plaintext(worker, stream, ends, Sniffed::Tls)
 }
 
 /// Plaintext in permissive mode: to the only port, and never with an identity.
@@ -284,8 +305,10 @@ where
 
 /// Reads until it is clear what is spoken. Silence for `limit` is `Opaque`:
 /// the server may have to speak first. `None` where the caller has gone.
-async fn detect(stream: TcpStream, limit: Duration) -> Option<(Sniffed, Prefixed<TcpStream>)> {
-    let mut stream = Prefixed::bare(stream);
+async fn detect(
+    mut stream: Prefixed<TcpStream>,
+    limit: Duration,
+) -> Option<(Sniffed, Prefixed<TcpStream>)> {
     if stream.fetch_now() {
         let sniffed = sniff(stream.prefix());
         if sniffed != Sniffed::NeedMore {

@@ -7,6 +7,9 @@
 // The proxy put together.
 pub mod app;
 
+// What would become of a request, asked of resources.
+pub mod explain;
+
 // The admin port: what the proxy shows and does for its operator.
 pub mod admin;
 // One connection's life.
@@ -25,6 +28,9 @@ pub mod worker;
 
 // The way to a service: endpoints, connections, tries.
 pub mod upstream;
+
+// What a gateway serves: its ports and certificates.
+pub mod gateway;
 
 // Listeners, and how a connection reaches a worker.
 pub mod accept;
@@ -70,4 +76,4 @@ pub mod probe;
 // The gRPC stubs of the control plane.
 mod stubs;
 
-pub use app::{run, run_beside};
+pub use app::{Role, run, run_beside};

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use selvage_proxy::Role;
 use selvage_proxy::config::ProxyArgs;
 use selvage_proxy::probe::{Question, ask};
 
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     let Arguments { command, proxy } = Arguments::parse();
     let result = match command {
         Some(Command::Probe(args)) => probe(&args).map_err(anyhow::Error::from),
-        None => selvage_proxy::run(&proxy),
+        None => selvage_proxy::run(&proxy, Role::Either),
     };
     result.unwrap_or_else(|error| {
         tell(&error);

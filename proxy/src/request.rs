@@ -7,12 +7,14 @@ mod crossing;
 mod downstream;
 mod fallback;
 mod fault;
+mod gateway;
 mod hedge;
 mod limits;
 mod mirror;
 mod outgoing;
 mod protect;
 mod record;
+mod route;
 mod send;
 mod told;
 mod tries;
@@ -30,7 +32,6 @@ use selvage_policy::headers::Seen;
 use selvage_policy::path;
 use selvage_policy::retry::{Attempts, Next};
 use selvage_policy::said::Said;
-use selvage_policy::snapshot::Protocol;
 
 use self::answer::{answer, refuse};
 use self::fallback::fall_back;
@@ -38,6 +39,7 @@ use self::fault::inject;
 use self::hedge::hedged;
 use self::outgoing::Outgoing;
 use self::record::Record;
+use self::route::Led;
 use self::send::{Tried, attempt};
 use crate::accept::Purpose;
 use crate::clock;
@@ -75,7 +77,10 @@ pub fn handle(
             Err(error) => Err(error),
         };
         match result {
-            Ok(response) => response.map(|body| body.ending(record)),
+            Ok(mut response) => {
+                record.dresses(response.headers_mut());
+                response.map(|body| body.ending(record))
+            }
             Err(error) => refuse(&error, record),
         }
     }
@@ -102,6 +107,10 @@ fn begin(
     let mut waits = None;
     match &downstream.side {
         Side::Outbound { .. } => canonicalize(&mut request, false)?, // 400
+        Side::Gateway { .. } => {
+            canonicalize(&mut request, false)?; // 400
+            gateway::tells(worker, downstream, &mut request, &asked);
+        }
         Side::Inbound { app, .. } => {
             let view = worker.view()?;
             authorize(worker, &view, downstream, &mut request, record)?; // 403, 400
@@ -122,37 +131,46 @@ fn begin(
     Ok(outgoing)
 }
 
-/// From the application to a service, or from another sidecar to the application.
+/// From the application to a service, from another sidecar to the application,
+/// or from a client through a listener of the gateway.
 async fn journey(
     worker: &Rc<Worker>,
     downstream: &Downstream,
     outgoing: &mut Outgoing,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, ProxyError> {
-    let destination = match &downstream.side {
-        Side::Inbound { app, .. } => app.clone(),
-        Side::Outbound { purpose } => {
-            let authority = outgoing.asked.authority.as_ref();
-            match worker.known(purpose, authority)? {
-                Some(known) => known,
-                // Boxed: each service is found once.
-                None => Box::pin(find(worker, purpose, authority, downstream.port)).await?, // 404, 503
+    let backend = {
+        let led = match &downstream.side {
+            Side::Inbound { app, .. } => Led::To(app.clone()),
+            Side::Gateway { gate, .. } => {
+                gateway::lead(worker, downstream, gate, outgoing, record)? // 404, 421, 500
             }
+            Side::Outbound { purpose } => {
+                let authority = outgoing.asked.authority.as_ref();
+                let destination = match worker.known(purpose, authority)? {
+                    Some(known) => known,
+                    // Boxed: each service is found once.
+                    None => Box::pin(find(worker, purpose, authority, downstream.port)).await?, // 404, 503
+                };
+                route::from_service(worker, destination, outgoing, record)? // 404, 500
+            }
+        };
+        match led {
+            Led::Answered(response) => return Ok(*response),
+            Led::To(backend) => backend,
+            // Boxed: each backend of a rule is found once.
+            Led::Waits(rule, index) => Box::pin(route::wait(worker, &rule, index)).await?, // 500, 503
         }
     };
-    record.goes_to(&destination);
-    if downstream.direction() == Direction::Outbound && destination.port.protocol == Protocol::Tcp {
-        let detail = "the port is declared tcp, this is HTTP";
-        return Err(ProxyError::new(Flag::NoRoute, detail));
-    }
-    let ended = serve(worker, &destination, outgoing, record).await;
-    match &destination.policy().fallback {
+    record.goes_to(&backend);
+    let ended = serve(worker, &backend, outgoing, record).await;
+    match &backend.policy().fallback {
         Some(policy) if fallback::is_wanted(policy, &ended, outgoing) => {
             // Boxed: another journey, and a rare one.
-            let standing_in = fall_back(worker, &destination, policy, ended, outgoing, record);
+            let standing_in = fall_back(worker, &backend, policy, ended, outgoing, record);
             Box::pin(standing_in).await
         }
-        _ => answer(worker, &destination, ended?, outgoing, record),
+        _ => answer(worker, &backend, ended?, outgoing, record),
     }
 }
 
@@ -180,7 +198,7 @@ fn serve<'r>(
         }
         let copying = mirror::begin(worker, destination, outgoing, record.source());
         let tried = exchange(worker, destination, outgoing, record).await;
-        if let Some(copying) = copying {
+        for copying in copying {
             copying.copies(outgoing);
         }
         tried
@@ -195,7 +213,9 @@ async fn find(
 ) -> Result<Rc<Destination>, ProxyError> {
     match purpose {
         Purpose::Upstream { service, port } => worker.by_name(service, *port).await,
-        Purpose::Outbound | Purpose::Inbound => worker.by_authority(authority, listener_port).await,
+        Purpose::Outbound | Purpose::Inbound | Purpose::Gateway(_) => {
+            worker.by_authority(authority, listener_port).await
+        }
     }
 }
 

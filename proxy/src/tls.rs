@@ -1,5 +1,5 @@
 //! The TLS of the mesh hop: accepts and connects with the current identity,
-//! re-checks what resumption skips, and counts every handshake. Certificates
+//! re-checks what resumption skips; and the TLS that a gateway terminates. Certificates
 //! and verifiers come from `selvage-certs`; what comes after the handshake is
 //! `tls/stream.rs`.
 
@@ -13,7 +13,7 @@ use rustls::HandshakeKind;
 use rustls_pki_types::ServerName;
 use selvage_certs::{HandshakeOutcome, PeerIdentity, Sni, SpiffeId, TrustDomain};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector};
 
 pub use self::stream::TlsStream;
 use crate::identity::{Current, Protocols};
@@ -167,6 +167,48 @@ impl Served<'_> {
 /// A fatal `unrecognized_name` alert, as a plaintext TLS record (RFC 8446 §5.1, §6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
+/// Tells a client that nobody has the name it asks for, and closes.
+pub async fn refuse_name<S: AsyncWrite + Unpin>(mut stream: S) {
+    // The peer may be gone already: then there is nobody to tell.
+    let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
+    let _ = stream.shutdown().await;
+}
+
+/// A finished handshake of a client outside the mesh.
+pub struct Terminated<S> {
+    /// The encrypted stream.
+    pub stream: TlsStream<S>,
+    /// Whether HTTP/2 was agreed on.
+    pub http2: bool,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+}
+
+/// Accepts a connection of a client outside the mesh, who presents no identity.
+///
+/// # Errors
+/// The handshake failed, or took longer than `limit`.
+pub async fn terminate<S>(
+    stream: S,
+    config: Arc<rustls::ServerConfig>,
+    limit: Duration,
+) -> Result<Terminated<S>, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = tokio::time::timeout(limit, handshake)
+        .await
+        .map_err(|_| TlsError::Timeout)?
+        .map_err(TlsError::of)?;
+    let (io, session) = stream.into_inner();
+    Ok(Terminated {
+        http2: session.alpn_protocol() == Some(ALPN_H2),
+        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        stream: TlsStream::new(io, session),
+    })
+}
+
 /// Accepts a connection of another sidecar.
 pub async fn accept<S>(
     stream: S,
@@ -184,10 +226,7 @@ where
         let port = match served.port_of(start.client_hello().server_name()) {
             Ok(port) => port,
             Err(error) => {
-                let mut stream = start.io;
-                // The peer may be gone already: then there is nobody to tell.
-                let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
-                let _ = stream.shutdown().await;
+                refuse_name(start.io).await;
                 return Err(error);
             }
         };

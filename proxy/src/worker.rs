@@ -2,7 +2,9 @@
 //! shares with the others stands in [`Shared`]; everything else is its own, so
 //! that a request takes no lock and wakes no other thread.
 
+mod routes;
 mod shared;
+mod streams;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,10 +20,13 @@ use selvage_policy::authority::{self, InvalidAuthority};
 use selvage_policy::authorize::AuthorizationPolicy;
 use selvage_policy::breaker::Transition;
 use selvage_policy::flag::Flag;
+use selvage_policy::route::StreamRoute;
+use selvage_policy::route::weights::Turns;
 use selvage_policy::said::Ignored;
 use selvage_policy::snapshot::{Endpoint, EndpointKey, ServiceName};
 use selvage_policy::table::{LivePort, LiveService};
 
+pub use self::routes::Ruled;
 pub use self::shared::{AppPort, Settings, Shared, application};
 use crate::accept::Purpose;
 use crate::discovery::{Missing, View};
@@ -63,6 +68,10 @@ struct Resolved {
     /// What listeners are for: a few of them.
     named: Vec<(ServiceName, Option<u16>, Rc<Destination>)>,
     decisions: HashMap<(Decision, usize), Arc<Counter>>,
+    /// Routes of whole connections, by their addresses.
+    streams: HashMap<usize, (Arc<StreamRoute>, Turns)>,
+    /// Rules that were met, by their addresses.
+    rules: HashMap<usize, Rc<Ruled>>,
 }
 
 fn no_view() -> ProxyError {
@@ -192,7 +201,7 @@ impl Worker {
                 .iter()
                 .find(|known| known.0 == *service && known.1 == *port)
                 .map(|known| known.2.clone()),
-            Purpose::Outbound | Purpose::Inbound => authority
+            Purpose::Outbound | Purpose::Inbound | Purpose::Gateway(_) => authority
                 .and_then(|authority| resolved.authorities.get(authority.as_str()))
                 .cloned(),
         })
@@ -316,13 +325,11 @@ impl Worker {
     }
 
     fn is_own(&self, address: SocketAddr) -> bool {
-        self.shared.own.get().is_some_and(|own| {
-            own.iter().any(|bound| {
-                *bound == address
-                    || (bound.port() == address.port()
-                        && address.ip().is_loopback()
-                        && bound.ip().is_unspecified())
-            })
+        self.shared.own.load().iter().any(|bound| {
+            *bound == address
+                || (bound.port() == address.port()
+                    && address.ip().is_loopback()
+                    && bound.ip().is_unspecified())
         })
     }
 
@@ -363,7 +370,11 @@ impl Worker {
             service: live.service.clone(),
             port: port.port.clone(),
             live: live.state.clone(),
-            states: port.states.clone(),
+            policy: live.service.policy.clone(),
+            route: DEFAULT_ROUTE.into(),
+            mirrors: Box::default(),
+            hedging: None,
+            states: port.states.as_slice().into(),
             rotation: port.rotation.clone(),
             turns: Default::default(),
             pools: port
@@ -375,7 +386,7 @@ impl Worker {
             http: metrics.http(direction, source, &label, DEFAULT_ROUTE),
             tcp: metrics.tcp(direction, source, &label),
             series: metrics.destination(&label),
-            events: Events::of(&live.service.policy, metrics, &label),
+            events: Events::of(&live.service.policy, false, metrics, &label),
             label,
         }
     }

@@ -21,6 +21,9 @@ pub const KNOWN: &[&str] = &[
     FAULT,
     MIRROR,
     SERVER_POLICY,
+    ROUTES,
+    GATEWAY,
+    RATE_LIMIT_SOURCE,
 ];
 
 /// A workload's ports are protected by [`crate::v1::Workload::server`].
@@ -35,6 +38,14 @@ pub const FALLBACK: &str = "fallback";
 pub const FAULT: &str = "fault";
 /// `TrafficPolicy.mirror`.
 pub const MIRROR: &str = "mirror";
+
+/// Routes attached to a service or a listener.
+pub const ROUTES: &str = "routes";
+/// The Gateway a proxy serves.
+pub const GATEWAY: &str = "gateway";
+
+/// `RateLimit.key`: requests are told apart by the address of their client.
+pub const RATE_LIMIT_SOURCE: &str = "rate-limit-source";
 
 /// The first feature of a resource that this version does not understand.
 pub fn first_unknown(resource: &Resource) -> Option<&str> {

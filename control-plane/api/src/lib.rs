@@ -13,6 +13,13 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/selvage.v1.rs"));
 }
 
+/// Shows nothing of the key.
+impl std::fmt::Debug for v1::KeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPair").finish_non_exhaustive()
+    }
+}
+
 // Names of resources: how they are made, and which are refused.
 pub mod name;
 
@@ -24,3 +31,6 @@ pub mod server;
 
 // The proxy's half: what is subscribed, what is held, what is answered.
 pub mod client;
+
+// Regular expressions of routes, compiled alike on both sides.
+pub mod pattern;

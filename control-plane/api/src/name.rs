@@ -37,6 +37,11 @@ pub fn trust_bundle(trust_domain: &str) -> ResourceName {
     of(ResourceType::TrustBundle, trust_domain.to_owned())
 }
 
+/// The name of the gateway `namespace/name`.
+pub fn gateway(namespace: &str, name: &str) -> ResourceName {
+    of(ResourceType::Gateway, format!("{namespace}/{name}"))
+}
+
 fn of(kind: ResourceType, name: String) -> ResourceName {
     ResourceName {
         r#type: kind.into(),

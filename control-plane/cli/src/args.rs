@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Run a sidecar
     #[command(after_help = "Example:\n  selvage proxy --config sidecar.yaml")]
     Proxy(Box<selvage_proxy::config::ProxyArgs>),
+    /// Run a gateway: the listeners of one Gateway, for callers outside the mesh
+    #[command(after_help = "Example:\n  selvage gateway --config gateway.yaml")]
+    Gateway(Box<selvage_proxy::config::ProxyArgs>),
     /// Run a command beside its sidecar: begun once that is ready, drained when it ends
     #[command(after_help = "Example:\n  selvage run --config sidecar.yaml -- ./orders --port 8080")]
     Run(Box<RunArgs>),
@@ -61,6 +64,12 @@ pub(crate) enum Command {
     /// Look for what is wrong in the mesh; exit code 1 if anything is
     #[command(after_help = "Example:\n  selvage check")]
     Check(OperatorArgs),
+    /// Say what would become of something, and why
+    #[command(
+        subcommand,
+        after_help = "Example:\n  selvage explain request --from shop/web --url http://ratings.shop/v1"
+    )]
+    Explain(ExplainCommand),
     /// Show services and proxies as the control plane sees them
     #[command(after_help = "Example:\n  selvage status")]
     Status(OperatorArgs),
@@ -75,15 +84,6 @@ pub(crate) enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: Shell,
     },
-    /// Run a gateway (not supported yet)
-    #[command(
-        hide = true,
-        after_help = "Example:\n  selvage gateway --config gateway.yaml"
-    )]
-    Gateway(Anything),
-    /// Explain a decision (not supported yet)
-    #[command(hide = true, after_help = "Example:\n  selvage explain")]
-    Explain(Anything),
     /// Capture traffic (not supported yet)
     #[command(hide = true, after_help = "Example:\n  selvage capture")]
     Capture(Anything),
@@ -108,6 +108,49 @@ pub(crate) enum TokenCommand {
         after_help = "Example:\n  selvage token create --workload shop/orders --ttl 10m --uses 3 > token"
     )]
     Create(TokenArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// Which service, route, rule, policies and endpoints a request would meet; exit code 1 if it
+    /// would be refused
+    #[command(
+        after_help = "Example:\n  selvage explain request --from shop/web --url http://ratings.shop/v1 \\\n    \
+        --method POST -H 'x-canary: yes' -f policy/\n\nWithout -f it asks the control plane what is applied and who is registered."
+    )]
+    Request(Box<RequestArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// The caller's service account [with --gateway: the gateway's, of its own name by default]
+    #[arg(long, value_name = "NS/SA", required_unless_present = "gateway")]
+    pub(crate) from: Option<String>,
+    /// The Gateway that the request comes to, instead of the caller's sidecar
+    #[arg(long, value_name = "NS/NAME")]
+    pub(crate) gateway: Option<String>,
+    /// Its method
+    #[arg(long, default_value = "GET", value_name = "METHOD")]
+    pub(crate) method: String,
+    /// Where to
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+    /// A header; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME:VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Resources instead of what is applied: a file, a folder, or - for stdin; may be repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Of the mesh that the files are meant for [default: their MeshConfig's, else mesh.local]
+    #[arg(
+        long,
+        env = "SELVAGE_TRUST_DOMAIN",
+        value_name = "NAME",
+        requires = "files"
+    )]
+    pub(crate) trust_domain: Option<String>,
+    #[command(flatten)]
+    pub(crate) operator: OperatorArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! `selvage`: the one binary for people.
 //!
-//! It has no logic of its own. `proxy`, `run` and `control-plane` are the libraries' own `run`, `validate`
+//! It has no logic of its own. `proxy`, `gateway`, `run` and `control-plane` are the libraries' own `run`, `validate`
 //! asks `selvage-core`, and every other command is a call of the operator API and a way to print it.
 
 mod args;
@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{CaCommand, Cli, Command, TokenCommand};
+use args::{CaCommand, Cli, Command, ExplainCommand, TokenCommand};
 use command::Outcome;
+use selvage_proxy::Role;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let outcome = match command {
-        Command::Proxy(args) => return selvage_proxy::run(&args),
+        Command::Proxy(args) => return selvage_proxy::run(&args, Role::Sidecar),
+        Command::Gateway(args) => return selvage_proxy::run(&args, Role::Gateway),
         Command::Run(args) => return Ok(command::run::run(*args)),
         Command::ControlPlane(args) => return run_control_plane(*args),
         Command::Validate(args) => command::resources::validate(&args)?,
@@ -42,6 +44,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(TokenCommand::Create(args)) => wait(command::token::create(&args))?,
         Command::Check(args) => wait(command::check::check(&args))?,
         Command::Status(args) => wait(command::status::status(&args))?,
+        Command::Explain(ExplainCommand::Request(args)) => wait(command::explain::request(&args))?,
         Command::Ca(CaCommand::Show(args)) => wait(command::status::ca(&args))?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -49,8 +52,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print::text(&String::from_utf8_lossy(&script));
             Outcome::Holds
         }
-        Command::Gateway(_) => not_yet("gateway"),
-        Command::Explain(_) => not_yet("explain"),
         Command::Capture(_) => not_yet("capture"),
         Command::Ca(CaCommand::Init(_)) => not_yet("ca init"),
         Command::Ca(CaCommand::Rotate(_)) => not_yet("ca rotate"),

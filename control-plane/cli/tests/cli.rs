@@ -216,9 +216,7 @@ fn wrong_usage_ends_with_two() {
 #[test]
 fn commands_to_come_are_refused_as_such() {
     for args in [
-        &["gateway", "--config", "gateway.yaml"][..],
-        &["explain"],
-        &["capture", "--anything"],
+        &["capture", "--anything"][..],
         &["ca", "init"],
         &["ca", "rotate"],
     ] {
@@ -236,6 +234,7 @@ fn commands_to_come_are_refused_as_such() {
 fn the_help_of_every_command_ends_with_an_example() {
     for args in [
         &["proxy"][..],
+        &["gateway"],
         &["run"],
         &["control-plane"],
         &["apply"],

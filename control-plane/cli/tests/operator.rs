@@ -268,3 +268,32 @@ fn the_wrong_token_is_told_as_such() {
         "{err}"
     );
 }
+
+const ROUTE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: ratings, namespace: shop }
+spec:
+  parentRefs: [{ kind: Service, name: ratings }]
+  rules:
+    - { name: v1, matches: [{ path: { value: /v1 } }], backendRefs: [{ name: ratings, port: 80 }] }
+";
+
+#[test]
+fn what_is_applied_explains_a_request() {
+    let mesh = ControlPlane::start();
+    mesh.file("a.yaml", SERVICE);
+    mesh.file("b.yaml", ROUTE);
+    let (code, _, err) = mesh.said(&["apply", "-f", "a.yaml", "-f", "b.yaml"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let explain =
+        |url: &'static str| mesh.said(&["explain", "request", "--from", "shop/web", "--url", url]);
+    let (code, out, err) = explain("http://ratings.shop/v1/stars");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    for part in ["rule      shop/ratings/v1", "endpoint 127.0.0.1:31080"] {
+        assert!(out.contains(part), "{out}");
+    }
+    let (code, out, err) = explain("http://ratings.shop/v2");
+    assert_eq!((code, err.as_str()), (Some(1), ""), "{out}");
+    assert!(out.contains("404 no-route"), "{out}");
+}

@@ -40,6 +40,24 @@ impl Source {
         }
     }
 
+    /// The same without its text: findings say where, and show nothing.
+    pub(crate) fn unseen(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            text: "".into(),
+        }
+    }
+
+    /// The same, without its text where a document of it may hold a secret,
+    /// however it is written or misspelt.
+    pub(crate) fn guarded(&self, document: &str) -> Self {
+        let tells = ["Secret", "secret", "tls.key", "PRIVATE KEY", "LS0t"];
+        match tells.iter().any(|tell| document.contains(tell)) {
+            true => self.unseen(),
+            false => self.clone(),
+        }
+    }
+
     /// The place of a span in this source.
     pub(crate) fn place(&self, span: Span) -> Place {
         Place {

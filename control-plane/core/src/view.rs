@@ -5,24 +5,28 @@
 
 mod access;
 mod features;
+mod gateway;
 mod health;
 mod load_balancer;
+pub(crate) mod routes;
 mod server;
+mod streams;
 mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use selvage_api::v1;
 use sha2::{Digest, Sha256};
 
-use crate::attach;
+use crate::attach::{self, Services};
 use crate::registry::{Entry, Registry, WorkloadKey};
 use crate::resource::mesh_config::{DefaultAnswer, MeshConfigSpec, MutualTls};
-use crate::resource::service::{EndpointSpec, PortSpec, Protocol, ServiceSpec};
+use crate::resource::service::{EndpointSpec, Protocol, ServiceSpec};
 use crate::resource::{ResourceKey, ResourceKind, ServiceName, Spec};
 use crate::world::World;
 use access::authorization;
+pub use gateway::{gateway_resource, view_gateway};
 use server::server_policies;
 use traffic::traffic_policy;
 
@@ -36,7 +40,8 @@ pub fn view_service(
     name: &ServiceName,
 ) -> Option<v1::Service> {
     let workloads: Vec<&Entry> = registry.of_service(name).collect();
-    service(world, &workloads, caller_namespace, name)
+    let services = Services::new(world, registry);
+    service(services, &workloads, caller_namespace, name)
 }
 
 /// The mesh as a workload sees it, and the policy of its inbound side.
@@ -118,26 +123,30 @@ pub fn workload_resource(
     resource(v1::ResourceType::Workload, workload.to_string(), body)
 }
 
-/// Everything a workload without a control plane is told: itself, and every
-/// service that has a document.
+/// Everything a workload without a control plane is told: itself, every service
+/// that has a document, and the gateway it serves, if it serves one.
 #[must_use]
 pub fn static_view(
     world: &World,
     workload: &WorkloadKey,
     own_service: &ServiceName,
+    gateway: Option<&ServiceName>,
 ) -> Vec<v1::Resource> {
     let mut resources = vec![workload_resource(world, workload, own_service)];
+    let registered = BTreeSet::new();
+    let services = Services::new(world, &registered);
     for name in world.services() {
-        if let Some(view) = service(world, &[], &workload.namespace, &name) {
+        if let Some(view) = service(services, &[], &workload.namespace, &name) {
             let body = v1::resource::Body::Service(view);
             resources.push(resource(v1::ResourceType::Service, name.to_string(), body));
         }
     }
+    resources.extend(gateway.and_then(|name| gateway_resource(world, &registered, name)));
     resources
 }
 
 fn service(
-    world: &World,
+    services: Services<'_>,
     workloads: &[&Entry],
     caller_namespace: &str,
     name: &ServiceName,
@@ -147,6 +156,7 @@ fn service(
         namespace: name.namespace.clone(),
         name: name.name.clone(),
     };
+    let world = services.world;
     let document = world
         .resource(&key)
         .and_then(|stored| match &stored.resource.spec {
@@ -157,12 +167,15 @@ fn service(
         return None;
     }
     let policy = attach::call_policy(world, name, caller_namespace);
+    let ports = ports(document, workloads);
     Some(v1::Service {
         namespace: name.namespace.clone(),
         name: name.name.clone(),
-        ports: ports(document, workloads),
         endpoints: endpoints(document, workloads),
         policy: Some(traffic_policy(&policy)),
+        http_routes: routes::http_routes(services, name, caller_namespace, ports.len()),
+        stream_routes: streams::stream_routes(services, name, caller_namespace, ports.len()),
+        ports,
     })
 }
 
@@ -179,19 +192,13 @@ fn ports(document: Option<&ServiceSpec>, workloads: &[&Entry]) -> Vec<v1::Servic
             });
         }
     }
-    for PortSpec {
-        port,
-        target_port,
-        protocol: spoken,
-        ..
-    } in document.into_iter().flat_map(|spec| &spec.ports)
-    {
+    for port in document.into_iter().flat_map(|spec| &spec.ports) {
         let known = v1::ServicePort {
-            port: (*port).into(),
-            target_port: target_port.unwrap_or(*port).into(),
-            protocol: protocol(*spoken).into(),
+            port: port.port.into(),
+            target_port: port.target_port.unwrap_or(port.port).into(),
+            protocol: protocol(port.protocol()).into(),
         };
-        ports.insert(*port, known);
+        ports.insert(port.port, known);
     }
     ports.into_values().collect()
 }

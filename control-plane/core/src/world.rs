@@ -4,6 +4,9 @@
 //! keeps the resources. Refuses to know where they are kept.
 
 mod condition;
+mod overlap;
+mod references;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use serde::Serialize;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::resource::mesh_config::MeshConfigSpec;
 use crate::resource::{
-    MAX_SNI_BYTES, Resource, ResourceKey, ResourceKind, ServiceName, Spec, sni_bytes,
+    API_VERSION, MAX_SNI_BYTES, Resource, ResourceKey, ResourceKind, ServiceName, Spec, sni_bytes,
 };
 pub use condition::Condition;
 
@@ -117,6 +120,9 @@ impl World {
             }
             self.check(&resource, &mut errors);
             let before = self.resources.get(&key);
+            if let Some(old) = before {
+                check_group(&resource, &old.resource, &mut errors);
+            }
             let action = match before {
                 None => Action::Created,
                 Some(old) if old.resource.document == resource.document => Action::Unchanged,
@@ -147,12 +153,18 @@ impl World {
             errors.push(Diagnostic::error(&resource.place, "", message));
         }
         for resource in given.values() {
-            for reference in next.dangling(resource, how.registered) {
-                change
-                    .warnings
-                    .push(next.dangling_warning(reference, how.registered));
+            let referring = next.reference_warnings(resource, how.registered);
+            let of_gateways = next.gateway_warnings(&resource.key);
+            for warning in referring.into_iter().chain(of_gateways) {
+                change.warnings.push(warning);
             }
         }
+        let routes: Vec<&Resource> = given
+            .values()
+            .map(|resource| &**resource)
+            .filter(|resource| overlap::KINDS.contains(&resource.key.kind))
+            .collect();
+        overlap::warnings(&next, &routes, &mut change.warnings);
         if how.strict {
             errors.append(std::mem::take(&mut change.warnings).strict());
         }
@@ -201,6 +213,11 @@ impl World {
         self.resources.get(key)
     }
 
+    /// How many resources there are.
+    pub(crate) fn len(&self) -> usize {
+        self.resources.len()
+    }
+
     /// All resources, by kind, namespace and name.
     pub fn resources(&self) -> impl Iterator<Item = &Stored> {
         self.resources.values()
@@ -208,8 +225,31 @@ impl World {
 
     /// All resources of one kind, by namespace and name.
     pub fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &Stored> {
-        self.resources()
-            .filter(move |stored| stored.resource.key.kind == kind)
+        self.from(kind, "")
+            .take_while(move |stored| stored.resource.key.kind == kind)
+    }
+
+    /// All resources of one kind in one namespace, by name.
+    pub fn in_namespace<'w>(
+        &'w self,
+        kind: ResourceKind,
+        namespace: &'w str,
+    ) -> impl Iterator<Item = &'w Stored> {
+        let here = move |stored: &&Stored| {
+            let key = &stored.resource.key;
+            key.kind == kind && key.namespace == namespace
+        };
+        self.from(kind, namespace).take_while(here)
+    }
+
+    /// All resources from the first one of a kind and a namespace on.
+    fn from(&self, kind: ResourceKind, namespace: &str) -> impl Iterator<Item = &Stored> {
+        let first = ResourceKey {
+            kind,
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
+        self.resources.range(first..).map(|(_, stored)| stored)
     }
 
     /// The services that have a document.
@@ -279,7 +319,7 @@ impl World {
                     }
                 }
             }
-            Spec::TrafficPolicy(_) | Spec::ServerPolicy(_) | Spec::AuthorizationPolicy(_) => {}
+            _ => {}
         }
     }
 
@@ -303,6 +343,22 @@ impl World {
             first.key.name
         );
         let help = format!("it stands at {}", first.place);
+        errors.push(Diagnostic::error(&new.place, "metadata.name", message).with_help(Some(help)));
+    }
+}
+
+/// A Service of the one group would take the place of that of the other, with
+/// less or other in it than whoever wrote that one knows.
+fn check_group(new: &Resource, old: &Resource, errors: &mut Diagnostics) {
+    let version = |resource: &Resource| {
+        let text = resource.document.get("apiVersion");
+        let given = text.and_then(|text| text.as_str().map(str::to_owned));
+        given.unwrap_or_else(|| API_VERSION.to_owned())
+    };
+    let (given, there) = (version(new), version(old));
+    if new.key.kind == ResourceKind::Service && given != there {
+        let message = format!("{} is there as one of `{there}`", new.key);
+        let help = "both are the same thing: delete that one first".to_owned();
         errors.push(Diagnostic::error(&new.place, "metadata.name", message).with_help(Some(help)));
     }
 }

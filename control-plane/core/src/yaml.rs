@@ -371,6 +371,7 @@ impl Reader<'_> {
                 end: self.chunk.bytes.start,
             },
         };
+        let source = &self.source.guarded(self.text);
         let text = error.without_snippet().to_string();
         let first = text.lines().next().unwrap_or("not readable");
         // The place is shown beside the message already.
@@ -379,9 +380,6 @@ impl Reader<'_> {
             Some(rest) => rest.split_once(": ").map_or(rest, |(_, message)| message),
             None => message,
         };
-        refuse(
-            &self.source.place(span),
-            format!("not valid YAML: {message}"),
-        )
+        refuse(&source.place(span), format!("not valid YAML: {message}"))
     }
 }

@@ -32,6 +32,15 @@ pub(crate) struct Viewer {
     pub(crate) service: ServiceName,
 }
 
+impl Viewer {
+    /// Whether this is a proxy of that gateway, which is told its private keys:
+    /// only one whose token lets it be the service of the gateway's name, in the
+    /// gateway's namespace. That it may say so was asked when it came.
+    fn serves(&self, gateway: &ServiceName) -> bool {
+        self.service == *gateway
+    }
+}
+
 /// One picture.
 pub(crate) struct Published {
     world: World,
@@ -42,6 +51,8 @@ pub(crate) struct Published {
     bundle: v1::Resource,
     /// By the viewer's namespace and the service.
     views: Mutex<HashMap<(String, ServiceName), Option<v1::Resource>>>,
+    /// By their names. They hold private keys, as the world does.
+    gateways: Mutex<HashMap<ServiceName, Option<v1::Resource>>>,
 }
 
 impl Published {
@@ -58,7 +69,8 @@ impl Published {
             revision,
             changes: 0,
             bundle: view::resource(ResourceType::TrustBundle, domain, Body::TrustBundle(bundle)),
-            views: Mutex::new(HashMap::new()),
+            views: Mutex::default(),
+            gateways: Mutex::default(),
         }
     }
 
@@ -69,7 +81,8 @@ impl Published {
             revision: live.revision,
             changes,
             bundle: self.bundle.clone(),
-            views: Mutex::new(HashMap::new()),
+            views: Mutex::default(),
+            gateways: Mutex::default(),
         }
     }
 
@@ -88,8 +101,33 @@ impl Published {
             Ok(ResourceType::TrustBundle) => {
                 (self.bundle.name.as_ref() == Some(wanted)).then(|| self.bundle.clone())
             }
+            Ok(ResourceType::Gateway) => {
+                let (namespace, gateway) = name::split(&wanted.name)?;
+                let gateway = ServiceName::new(namespace, gateway);
+                let serves = viewer.serves(&gateway) && !self.is_called(&gateway);
+                serves.then(|| self.gateway(&gateway))?
+            }
             Ok(ResourceType::Unspecified) | Err(_) => None,
         }
+    }
+
+    /// Whether a service of a gateway's name is called by others: its replicas
+    /// are no gateways, and are told no keys of one.
+    fn is_called(&self, gateway: &ServiceName) -> bool {
+        let mut workloads = self.registry.of_service(gateway);
+        workloads.any(|entry| !entry.registration().ports.is_empty())
+    }
+
+    fn gateway(&self, gateway: &ServiceName) -> Option<v1::Resource> {
+        if let Some(known) = self.gateways.lock().get(gateway) {
+            return known.clone();
+        }
+        let view = view::gateway_resource(&self.world, &self.registry, gateway);
+        let mut gateways = self.gateways.lock();
+        if gateways.len() < VIEWS_KEPT {
+            gateways.insert(gateway.clone(), view.clone());
+        }
+        view
     }
 
     fn service(&self, namespace: &str, service: &ServiceName) -> Option<v1::Resource> {

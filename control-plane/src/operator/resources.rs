@@ -100,14 +100,19 @@ fn shown(live: &Live, key: &ResourceKey) -> Option<Value> {
     } else {
         "applied"
     };
-    Some(json!({
+    let mut shown = json!({
         "kind": key.kind,
         "namespace": key.namespace,
         "name": key.name,
         "source": source,
-        "document": stored.resource.document,
-        "conditions": live.world.conditions(key, &live.registry.services()),
-    }))
+        "stamp": stored.stamp,
+        "document": stored.resource.shown(),
+        "conditions": live.world.conditions(key, &live.registry),
+    });
+    if let Some(status) = live.world.status(key, &live.registry) {
+        shown["status"] = status;
+    }
+    Some(shown)
 }
 
 /// `?namespace=NS`
@@ -160,7 +165,8 @@ fn absent(key: &ResourceKey) -> Response {
 pub(super) async fn one(State(operator): State<Arc<Operator>>, path: KeyPath) -> Response {
     match key(path) {
         Ok(key) => operator.mesh.read(|live| {
-            shown(live, &key).map_or_else(|| absent(&key), |found| Json(found).into_response())
+            let found = shown(live, &key);
+            found.map_or_else(|| absent(&key), |found| Json(found).into_response())
         }),
         Err(unknown) => refuse(StatusCode::NOT_FOUND, unknown),
     }

@@ -67,7 +67,10 @@ fn workloads(live: &crate::mesh::Live, service: &ServiceName) -> Vec<Value> {
             let registration = entry.registration();
             let healthy = !entry.is_lapsed() && registration.ports.iter().all(|port| port.healthy);
             json!({
+                "namespace": registration.namespace,
+                "service": registration.service,
                 "workload": registration.workload,
+                "weight": registration.weight,
                 "identity": registration.identity.as_str(),
                 "address": registration.address,
                 "telemetry": registration.telemetry,

@@ -8,7 +8,9 @@
 
 mod distribution;
 mod enrolment;
+mod gateways;
 mod operator;
 mod registration;
 mod restart;
+mod routes;
 mod support;

@@ -23,12 +23,13 @@ mod by_key;
 mod in_turn;
 mod two_choices;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::breaker::Transition;
 use crate::endpoint::{EndpointState, InFlight, Standing};
 use crate::rotation::{Rotation, Seat, Tier};
-use crate::snapshot::{Algorithm, SlowStart};
+use crate::snapshot::{Algorithm, Endpoint, SlowStart};
 
 pub use self::in_turn::Turns;
 
@@ -128,6 +129,24 @@ pub fn pick_for(
     choice
         .pick_around(ask.retryable, turns, rng)
         .ok_or(NoHealthyEndpoint)
+}
+
+/// Picks the endpoint that a session stays with, whatever its weight; `None`
+/// where it is unhealthy or its breaker is not closed. `state` is that of
+/// `endpoint`, the one at `index`.
+#[must_use]
+pub fn pick_pinned(
+    endpoint: &Endpoint,
+    state: &Arc<EndpointState>,
+    index: usize,
+    now: Instant,
+) -> Option<Picked> {
+    let in_flight = endpoint.healthy.then(|| state.admit(now))??;
+    Some(Picked {
+        index,
+        in_flight,
+        transition: None,
+    })
 }
 
 fn admit(seat: &Seat, now: Instant) -> Option<Picked> {

@@ -75,7 +75,8 @@ impl Abort {
 }
 
 /// What a gRPC client makes of an HTTP status (gRPC, `http-grpc-status-mapping.md`).
-const fn grpc_of(status: StatusCode) -> Grpc {
+#[must_use]
+pub const fn grpc_of(status: StatusCode) -> Grpc {
     match status.as_u16() {
         400 => Grpc::Internal,
         401 => Grpc::Unauthenticated,

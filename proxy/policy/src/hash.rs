@@ -12,8 +12,14 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 /// The hash of some bytes.
 #[must_use]
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-    mix(bytes.iter().fold(OFFSET, fnv))
+    hash_all(bytes.iter().copied())
+}
+
+/// The hash of some bytes that need not stand together.
+#[must_use]
+pub(crate) fn hash_all(bytes: impl Iterator<Item = u8>) -> u64 {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    mix(bytes.fold(OFFSET, fnv))
 }
 
 /// Another number for each number, as if by chance.

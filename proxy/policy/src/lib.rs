@@ -22,8 +22,14 @@ pub mod authority;
 // The one canonical form of a path.
 pub mod path;
 
+// Which rule a request meets, and what it does with it.
+pub mod route;
+
 // Which header fields end at this hop, and which an application may not set.
 pub mod headers;
+
+// What a gateway tells of a client.
+pub mod forwarded;
 
 // Which trace a request belongs to, and whether it is recorded.
 pub mod trace;

@@ -19,13 +19,15 @@ mod gradient;
 mod keyed;
 mod queue;
 mod rate;
+mod rates;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -33,16 +35,15 @@ use http::{HeaderMap, HeaderName};
 use selvage_certs::SpiffeId;
 
 use self::bulkhead::Bulkhead;
-use self::keyed::{KeyTable, OverRate};
 use self::slots::{Entry, Place, Slots};
 use crate::flag::Flag;
-use crate::since;
 
 pub use self::bulkhead::{CallerLoad, CallerPlace};
 pub use self::criticality::{CRITICALITY, Criticality, UnknownCriticality};
 pub use self::gradient::AdaptivePolicy;
 pub use self::keyed::KEYS;
 pub use self::rate::Rate;
+pub use self::rates::{Rates, Whose};
 
 /// The policies of one workload's ports.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -107,6 +108,8 @@ pub enum RateKey {
     Identity,
     /// Those with one value of a header. Those without it are together.
     Header(HeaderName),
+    /// Those of one client's address.
+    SourceIp,
 }
 
 /// Requests at a time.
@@ -192,6 +195,8 @@ pub struct Asking<'a> {
     pub caller: &'a dyn Fn() -> CallerLoad,
     /// Whose it is.
     pub identity: Option<&'a SpiffeId>,
+    /// The address it came from.
+    pub source: Option<IpAddr>,
     /// Its headers; none for opaque bytes.
     pub headers: Option<&'a HeaderMap>,
     /// How much it matters.
@@ -228,10 +233,7 @@ pub struct Waits {
 /// What is going on at one port.
 #[derive(Debug)]
 pub struct ServerState {
-    epoch: Instant,
-    seed: u64,
-    arrival: AtomicU64,
-    keys: OnceLock<KeyTable>,
+    rates: Rates,
     bulkhead: Bulkhead,
     slots: Arc<Slots>,
     sheds: [[AtomicU64; Criticality::ALL.len()]; Shed::ALL.len()],
@@ -254,10 +256,7 @@ impl ServerState {
     #[must_use]
     pub fn new(epoch: Instant, seed: u64) -> Self {
         Self {
-            epoch,
-            seed,
-            arrival: AtomicU64::new(0),
-            keys: OnceLock::new(),
+            rates: Rates::new(epoch, seed),
             bulkhead: Bulkhead::default(),
             slots: Slots::new(epoch),
             sheds: Default::default(),
@@ -298,8 +297,14 @@ impl ServerState {
             },
         };
         if let Some(limit) = &policy.rate_limit {
-            self.take(limit, asking, now)
-                .map_err(|(why, wait)| refuse(why, Some(wait)))?;
+            let whose = Whose {
+                identity: asking.identity,
+                headers: asking.headers,
+                source: asking.source,
+            };
+            self.rates
+                .take(limit, &whose, now)
+                .map_err(|over| refuse(over.why, over.retry_after))?;
         }
         let place = match (policy.concurrency, asking.headers) {
             (Concurrency::Off, _) | (Concurrency::Adaptive(_), None) => None,
@@ -319,33 +324,6 @@ impl ServerState {
             }
         };
         Ok(Admission::Admitted(Admitted { caller, place }))
-    }
-
-    fn take(
-        &self,
-        limit: &RateLimit,
-        asking: &Asking<'_>,
-        now: Instant,
-    ) -> Result<(), (Shed, Duration)> {
-        let at = since::nanos(now.saturating_duration_since(self.epoch));
-        let key = match &limit.key {
-            RateKey::None => {
-                let taken = limit.rate.take(&self.arrival, at);
-                return taken.map_err(|wait| (Shed::RateLimited, wait));
-            }
-            RateKey::Identity => asking.identity.map(|id| id.as_str().as_bytes()),
-            RateKey::Header(name) => asking
-                .headers
-                .and_then(|headers| headers.get(name))
-                .map(http::HeaderValue::as_bytes),
-        };
-        let keys = self.keys.get_or_init(|| KeyTable::new(self.seed));
-        let over = |OverRate { wait, crowded }| match crowded {
-            true => (Shed::RateTableFull, wait),
-            false => (Shed::RateLimited, wait),
-        };
-        keys.take(&limit.rate, key.unwrap_or_default(), at)
-            .map_err(over)
     }
 
     fn count(&self, why: Shed, criticality: Criticality) {

@@ -6,13 +6,18 @@
 //! waited for: over a limit the answer is `overflow` at once. What is held is
 //! held to the end of the response body, by a guard.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::budget::Budget;
 use crate::hedge::{HedgePolicy, Hedging};
 use crate::snapshot::{BudgetPolicy, Limits, ServiceName};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// Routes that hedge by a policy of their own, remembered per service; beyond it they begin anew.
+const HEDGED_ROUTES: usize = 1024;
 
 /// What is known of one service beside the Snapshot.
 #[derive(Debug)]
@@ -25,6 +30,9 @@ pub struct ServiceState {
     /// Made when the first request that could be hedged comes.
     hedging: OnceLock<Box<Hedging>>,
     copies: AtomicU32,
+    shadows: AtomicU32,
+    /// As `hedging`, of routes that say how by themselves; by their labels.
+    hedged_routes: OnceLock<Mutex<HashMap<Box<str>, Arc<Hedging>>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +41,7 @@ enum Counter {
     Pending,
     Connections,
     Copies,
+    Shadows,
 }
 
 /// One count of a service, given back when dropped.
@@ -82,6 +91,8 @@ impl ServiceState {
             connections: AtomicU32::new(0),
             hedging: OnceLock::new(),
             copies: AtomicU32::new(0),
+            shadows: AtomicU32::new(0),
+            hedged_routes: OnceLock::new(),
         }
     }
 
@@ -101,6 +112,20 @@ impl ServiceState {
     pub fn hedging(&self, policy: &HedgePolicy, now: Instant) -> &Hedging {
         self.hedging
             .get_or_init(|| Box::new(Hedging::new(policy, now)))
+    }
+
+    /// The same for the requests of one route with a policy of its own, which
+    /// is set. Takes a lock: asked once under a Snapshot. Of at most
+    /// `HEDGED_ROUTES` what was measured stays.
+    pub fn hedging_of(&self, route: &str, policy: &HedgePolicy, now: Instant) -> Arc<Hedging> {
+        let mut routes = self.hedged_routes.get_or_init(Mutex::default).lock();
+        if routes.len() >= HEDGED_ROUTES && !routes.contains_key(route) {
+            routes.clear();
+        }
+        let known = routes.entry(route.into());
+        let hedging = known.or_insert_with(|| Arc::new(Hedging::new(policy, now)));
+        hedging.set_policy(policy);
+        hedging.clone()
     }
 
     /// Changes the policy of hedging in place; what was measured stays.
@@ -133,6 +158,11 @@ impl ServiceState {
         self.hold(Counter::Copies, max_pending).map(CopyPermit)
     }
 
+    /// Lets a copy come to this service from a route, unless `max_pending` are under way.
+    pub fn admit_shadow(self: &Arc<Self>, max_pending: u32) -> Option<CopyPermit> {
+        self.hold(Counter::Shadows, max_pending).map(CopyPermit)
+    }
+
     /// Requests in flight, requests that wait, connections.
     #[must_use]
     pub fn in_use(&self) -> (u32, u32, u32) {
@@ -161,6 +191,7 @@ impl ServiceState {
             Counter::Pending => &self.pending,
             Counter::Connections => &self.connections,
             Counter::Copies => &self.copies,
+            Counter::Shadows => &self.shadows,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::fault::FaultPolicy;
 use crate::health::HealthCheck;
 use crate::hedge::HedgePolicy;
 use crate::mirror::MirrorPolicy;
+use crate::route::{Gateway, RouteTable, StreamRoute};
 use crate::server::ServerPolicies;
 
 mod balancer;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub inbound: InboundPolicy,
     /// The services known so far.
     pub services: HashMap<ServiceName, Arc<Service>>,
+    /// What it serves as a gateway.
+    pub gateway: Option<Arc<Gateway>>,
 }
 
 /// A workload: one process of a service, with its sidecar.
@@ -137,6 +140,10 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Those that serve this port, ordered by their key.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What is attached to it for HTTP and gRPC; `None`: nothing, all goes to its endpoints.
+    pub routes: Option<Arc<RouteTable>>,
+    /// What is attached to it for TLS and TCP, oldest first.
+    pub streams: Vec<Arc<StreamRoute>>,
 }
 
 /// What a port speaks.

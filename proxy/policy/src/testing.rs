@@ -85,6 +85,8 @@ pub(crate) fn service_port(port: u16, endpoints: Vec<Arc<Endpoint>>) -> Arc<Serv
         port,
         protocol: Protocol::Http,
         endpoints,
+        routes: None,
+        streams: Vec::new(),
     })
 }
 
@@ -110,6 +112,7 @@ pub(crate) fn snapshot(services: Vec<Arc<Service>>) -> Snapshot {
             series_limit: 10_000,
         },
         inbound: InboundPolicy::default(),
+        gateway: None,
         services: services
             .into_iter()
             .map(|s| (s.name.clone(), s))

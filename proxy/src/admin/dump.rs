@@ -1,10 +1,12 @@
 //! A Snapshot as JSON for people.
 //!
 //! Written by hand from the types of policy, which know no JSON, and destructured whole, so that a
-//! new field is not forgotten here. Nothing secret is in a Snapshot, and nothing is looked up.
+//! new field is not forgotten here. What may be secret is left out: keys, and the values that filters write into headers. Nothing is
+//! looked up.
 
 mod balancer;
 mod isolation;
+mod routes;
 mod server;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
         mesh,
         inbound,
         services,
+        gateway,
     } = snapshot;
     let WorkloadName {
         namespace,
@@ -70,6 +73,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Value {
             "server": server::policies(server),
         },
         "services": services,
+        "gateway": gateway.as_deref().map(routes::gateway),
     })
 }
 
@@ -91,6 +95,8 @@ fn service_port(port: &ServicePort) -> Value {
         port,
         protocol,
         endpoints,
+        routes,
+        streams,
     } = port;
     let protocol = match protocol {
         Protocol::Detect => "detect",
@@ -100,7 +106,13 @@ fn service_port(port: &ServicePort) -> Value {
         Protocol::Tcp => "tcp",
     };
     let endpoints: Vec<_> = endpoints.iter().map(|it| endpoint(it)).collect();
-    json!({ "port": port, "protocol": protocol, "endpoints": endpoints })
+    json!({
+        "port": port,
+        "protocol": protocol,
+        "endpoints": endpoints,
+        "routes": routes.as_deref().map(routes::table),
+        "streams": routes::streams(streams),
+    })
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
@@ -127,7 +139,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     })
 }
 
-fn traffic_policy(policy: &TrafficPolicy) -> Value {
+pub(crate) fn traffic_policy(policy: &TrafficPolicy) -> Value {
     let TrafficPolicy {
         timeouts,
         retry,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use selvage_certs::JoinToken;
-use selvage_policy::snapshot::{WorkloadName, ZONE_LABEL};
+use selvage_policy::snapshot::{ServiceName, WorkloadName, ZONE_LABEL};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, IdentityFiles, InboundTls, Source, Token};
+use crate::config::{self, Config, IdentityFiles, InboundTls, Source, Token};
+use crate::discovery::files::Learner;
 use crate::discovery::stream::Stream;
 use crate::discovery::{Discovery, files};
 use crate::identity::Identity;
@@ -80,19 +81,17 @@ async fn begin_static(
     resources: &std::path::Path,
     files: Option<&IdentityFiles>,
 ) -> anyhow::Result<Sources> {
-    let trust_domain = config.trust_domain.clone();
     let discovery = Discovery::of_files(zone(config));
     let sources = files::read(resources)?;
-    let snapshot = files::load(&sources, workload, &trust_domain, 1)?;
+    let learner = Learner {
+        workload: workload.clone(),
+        trust_domain: config.trust_domain.clone(),
+        gateway: config.gateway.as_ref().map(gateway_name),
+    };
+    let snapshot = files::load(&sources, &learner, 1)?;
     discovery.swap(snapshot, Default::default());
     lifecycle.hold(Condition::Snapshot);
-    let watched = files::watch(
-        resources.to_owned(),
-        workload.clone(),
-        trust_domain,
-        discovery.clone(),
-        sources,
-    );
+    let watched = files::watch(resources.to_owned(), learner, discovery.clone(), sources);
     tokio::spawn(watched);
     if let Some(files) = files {
         let (loaded, first) = oneshot::channel();
@@ -161,6 +160,7 @@ fn begin_dynamic(
         control_plane: control_plane.clone(),
         workload: workload.clone(),
         labels: config.workload.labels.clone(),
+        gateway: config.gateway.as_ref().map(gateway_name),
         telemetry: None,
         discovery: discovery.clone(),
         identity: identity.clone(),
@@ -175,6 +175,10 @@ fn begin_dynamic(
         control_plane: Some(control_plane),
         stream: Some(stream),
     })
+}
+
+fn gateway_name(gateway: &config::Gateway) -> ServiceName {
+    ServiceName::new(&gateway.namespace, &gateway.name)
 }
 
 /// Where we stand, if the workload's labels say it.

@@ -135,6 +135,9 @@ fn admin_state(
             let mut all = clusters::clusters(shown::endpoints(&endpoints));
             let own = endpoints.servers.iter();
             all["ports"] = dump::ports(own.map(|(port, state)| (*port, state.load())));
+            if let Some(gateway) = &endpoints.gateway {
+                all["gateway"] = shown::gateway(gateway);
+            }
             all
         }),
         certs: Box::new(move || shown::certificates(&certs)),

@@ -7,10 +7,11 @@ use selvage_policy::breaker::BreakerState;
 use selvage_policy::crowd::Spill;
 use selvage_policy::endpoint::{EndpointState, Standings};
 use selvage_policy::snapshot::{Endpoint, ZONE_LABEL};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admin::EventFilter;
 use crate::admin::clusters::{self, BreakerShown, ChecksShown, time};
+use crate::gateway::{CertificateShown, Gateway, PortShown};
 use crate::journal::{Change, Event};
 use crate::telemetry::metrics::{CertificateKind, EndpointCondition, Gauges};
 use crate::worker::Shared;
@@ -163,8 +164,39 @@ impl Clock {
     }
 }
 
-/// `/certs`.
+/// What a gateway is bound to, of `/clusters`.
+pub(super) fn gateway(gateway: &Gateway) -> Value {
+    let ports = gateway
+        .ports()
+        .into_iter()
+        .map(|PortShown { port, bound }| {
+            let shown = match bound {
+                Ok(address) => json!({ "address": address }),
+                Err(error) => json!({ "error": error }),
+            };
+            (port.to_string(), shown)
+        });
+    json!({ "name": gateway.name(), "ports": ports.collect::<Map<_, _>>() })
+}
+
+/// `/certs`: our own identity, and of a gateway what its listeners present.
 pub(super) fn certificates(shared: &Shared) -> Value {
+    let mut all = identity(shared);
+    if let Some(gateway) = &shared.gateway {
+        let listeners = gateway.certificates().into_iter().map(|shown| {
+            let CertificateShown {
+                listener,
+                expires,
+                error,
+            } = shown;
+            json!({ "listener": &*listener, "expires": expires.and_then(time), "error": error })
+        });
+        all["gateway"] = listeners.collect();
+    }
+    all
+}
+
+fn identity(shared: &Shared) -> Value {
     let Some(current) = shared.identity.current() else {
         return Value::Null;
     };

@@ -13,20 +13,27 @@ use crate::accept::{Arrival, Dispatcher, Listener, Origin, accept_loop};
 use crate::connection;
 use crate::worker::{Shared, Worker};
 
+/// Listeners on their way to a worker: more than a gateway has ports.
+const ADDED: usize = 128;
+
 /// Starts a thread per receiver. Listeners are spread over them; connections
-/// are placed one by one.
+/// are placed one by one. Further listeners go where the answer says.
 pub(super) fn start(
     shared: &Arc<Shared>,
     listeners: Vec<Listener>,
     dispatcher: &Dispatcher,
     receivers: Vec<mpsc::Receiver<Arrival>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<mpsc::Sender<Listener>>> {
     let count = receivers.len();
     let mut shares: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
     for (index, listener) in listeners.into_iter().enumerate() {
         shares[index % count].push(listener);
     }
+    let mut adding = Vec::with_capacity(count);
     for (index, (receiver, listeners)) in receivers.into_iter().zip(shares).enumerate() {
+        let (sender, added) = mpsc::channel(ADDED);
+        adding.push(sender);
+        let listeners = Listeners { listeners, added };
         let (shared, dispatcher) = (shared.clone(), dispatcher.clone());
         let runtime = move || {
             Builder::new_current_thread()
@@ -46,13 +53,22 @@ pub(super) fn start(
             })
             .context("cannot start a worker thread")?;
     }
-    Ok(())
+    Ok(adding)
+}
+
+/// What one worker accepts on, and what is added to it.
+struct Listeners {
+    listeners: Vec<Listener>,
+    added: mpsc::Receiver<Listener>,
 }
 
 async fn work(
     index: usize,
     shared: Arc<Shared>,
-    listeners: Vec<Listener>,
+    Listeners {
+        listeners,
+        mut added,
+    }: Listeners,
     dispatcher: Dispatcher,
     mut arrivals: mpsc::Receiver<Arrival>,
 ) {
@@ -63,15 +79,26 @@ async fn work(
             tokio::task::spawn_local(connection::serve(worker.clone(), stream, origin));
         })
     };
+    let accept = {
+        let serve = serve.clone();
+        move |listener: Listener| {
+            let (dispatcher, serve) = (dispatcher.clone(), serve.clone());
+            tokio::task::spawn_local(async move {
+                let name = listener.name.clone();
+                if let Err(error) = accept_loop(listener, index, dispatcher, serve).await {
+                    tracing::error!(listener = name, %error, "listener lost");
+                }
+            });
+        }
+    };
     for listener in listeners {
-        let (dispatcher, serve) = (dispatcher.clone(), serve.clone());
-        tokio::task::spawn_local(async move {
-            let name = listener.name.clone();
-            if let Err(error) = accept_loop(listener, index, dispatcher, serve).await {
-                tracing::error!(listener = name, %error, "listener lost");
-            }
-        });
+        accept(listener);
     }
+    tokio::task::spawn_local(async move {
+        while let Some(listener) = added.recv().await {
+            accept(listener);
+        }
+    });
     tokio::task::spawn_local(worker.clone().tidy());
     while let Some(Arrival { stream, origin }) = arrivals.recv().await {
         match TcpStream::from_std(stream) {

@@ -12,6 +12,7 @@ use selvage_policy::snapshot::Protocol;
 
 use super::check::{host_port, service_name};
 use super::file::{ControlPlane, File, Listener, Local, Port, PortProtocol, Text};
+use super::gateway::Gateway;
 use super::{
     Config, Drain, IdentityFiles, Inbound, InboundPort, Limits, LogFormat, Outbound,
     OutboundListener, Source, Workload,
@@ -32,10 +33,15 @@ pub(super) fn build(file: File, log_format: LogFormat) -> Config {
         <[_; 4]>::try_from(fixed_listeners(&file)).expect("there are four");
     let drain = drain(&file);
     let limits = limits(&file);
-    let namespace = file
-        .workload
-        .namespace
-        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = Gateway::namespace(&file)
+        .unwrap_or(DEFAULT_NAMESPACE)
+        .to_owned();
+    let gateway = file.gateway.build(namespace.clone());
+    // A gateway may stand beside nobody.
+    let own = |name: Option<String>| {
+        name.or_else(|| gateway.as_ref().map(|gateway| gateway.name.clone()))
+            .expect("it was checked")
+    };
     let listeners = file
         .outbound
         .listeners
@@ -72,8 +78,8 @@ pub(super) fn build(file: File, log_format: LogFormat) -> Config {
             .unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
         log_format,
         workload: Workload {
-            name: file.workload.name.expect("it was checked"),
-            service: file.workload.service.expect("it was checked"),
+            name: own(file.workload.name),
+            service: own(file.workload.service),
             namespace,
             service_account: file
                 .workload
@@ -81,6 +87,7 @@ pub(super) fn build(file: File, log_format: LogFormat) -> Config {
                 .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned()),
             labels: file.workload.labels,
         },
+        gateway,
     }
 }
 

@@ -10,6 +10,7 @@ use selvage_policy::snapshot::ServiceName;
 
 use super::build::{DEFAULT_NAMESPACE, drain, fixed_listeners, service_port};
 use super::file::File;
+use super::gateway;
 use super::{HostPort, InboundTls, MAX_WORKERS, MIN_HEADER_BYTES};
 
 /// One thing that is wrong.
@@ -33,7 +34,7 @@ impl Findings {
         });
     }
 
-    fn add_with_help(&mut self, path: &str, message: &str, help: &str) {
+    pub(super) fn add_with_help(&mut self, path: &str, message: &str, help: &str) {
         let help = Some(help.to_owned());
         self.0.push(Finding {
             path: path.to_owned(),
@@ -51,6 +52,7 @@ pub(super) fn findings(file: &File) -> Vec<Finding> {
     check_inbound(file, &mut found);
     check_listeners(file, &mut found);
     check_bounds(file, &mut found);
+    gateway::check(file, &listeners_of(file), &mut found);
     found.0
 }
 
@@ -60,7 +62,7 @@ fn check_workload(file: &File, found: &mut Findings) {
         ("workload.name", &workload.name),
         ("workload.service", &workload.service),
     ] {
-        if name.is_none() {
+        if name.is_none() && !file.gateway.is_wanted() {
             found.add_with_help(path, "is missing", "a sidecar stands beside a workload");
         }
     }
@@ -209,8 +211,17 @@ fn check_inbound(file: &File, found: &mut Findings) {
     }
 }
 
-fn check_listeners(file: &File, found: &mut Findings) {
+/// The addresses that are bound whatever is configured; a gateway has neither side of a sidecar.
+fn listeners_of(file: &File) -> Vec<(String, SocketAddr)> {
     let mut bound = fixed_listeners(file);
+    if file.gateway.is_wanted() {
+        bound.retain(|(path, _)| !matches!(path.as_str(), "inbound.address" | "outbound.address"));
+    }
+    bound
+}
+
+fn check_listeners(file: &File, found: &mut Findings) {
+    let mut bound = listeners_of(file);
     for (index, listener) in file.outbound.listeners.iter().enumerate() {
         let at = |field: &str| format!("outbound.listeners[{index}].{field}");
         bound.push((at("address"), listener.address.0));
@@ -298,7 +309,7 @@ fn check_bounds(file: &File, found: &mut Findings) {
 }
 
 /// A DNS label (RFC 1123): what names of workloads, services, namespaces and accounts are.
-fn is_label(name: &str) -> bool {
+pub(super) fn is_label(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&name.len())
         && name.bytes().all(inner)
@@ -306,7 +317,7 @@ fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn not_a_label(name: &str) -> String {
+pub(super) fn not_a_label(name: &str) -> String {
     format!("expected a DNS label (at most 63 of a-z, 0-9 and `-` within), found `{name}`")
 }
 

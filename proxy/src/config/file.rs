@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use selvage_core::scalar::{ByteSize, Duration};
-use serde::de::{self, IgnoredAny};
+use serde::de;
 use serde::{Deserialize, Deserializer};
 
+use super::gateway::{self, Gateway};
 use super::health::PortHealth;
 use super::{AccessLogFormat, InboundTls, Token, Traces};
 
@@ -31,8 +32,8 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) workers: Option<usize>,
     pub(super) state_dir: Option<PathBuf>,
-    #[allow(dead_code, reason = "there to be refused at its place")]
-    gateway: NotSupportedYet,
+    #[serde(deserialize_with = "gateway::written")]
+    pub(super) gateway: Gateway,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -149,7 +150,7 @@ pub(super) struct Limits {
 }
 
 /// A value written as text, read by its `FromStr`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Text<T>(pub(super) T);
 
 impl FromStr for Text<SocketAddr> {
@@ -186,17 +187,6 @@ where
     }
 }
 
-/// A key that is known and refused.
-#[derive(Debug, Clone, Default)]
-struct NotSupportedYet;
-
-impl<'de> Deserialize<'de> for NotSupportedYet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer)?;
-        Err(de::Error::custom("not supported yet"))
-    }
-}
-
 impl File {
     /// Makes relative paths start at `folder`, where the file stands.
     pub(super) fn rebase(&mut self, folder: &Path) {
@@ -216,6 +206,7 @@ impl File {
         for path in paths.into_iter().flatten() {
             *path = folder.join(&*path);
         }
+        self.gateway.folder = folder.to_owned();
     }
 }
 
@@ -273,6 +264,10 @@ pub(super) const SETTINGS: &[Setting] = settings![
     "inbound.advertise" => inbound.advertise,
     "inbound.tls" => inbound.tls,
     "outbound.address" => outbound.address,
+    "gateway.name" => gateway.name,
+    "gateway.namespace" => gateway.namespace,
+    "gateway.address" => gateway.address,
+    "gateway.trustedHops" => gateway.trusted_hops,
     "admin.address" => admin.address,
     "telemetry.address" => telemetry.address,
     "telemetry.accessLog" => telemetry.access_log,

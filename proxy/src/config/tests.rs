@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use selvage_policy::failures::StatusSet;
@@ -298,4 +299,42 @@ fn every_flag_names_a_setting() {
             "{path}"
         );
     }
+}
+
+#[test]
+fn a_gateway_stands_beside_nobody() {
+    let gateway = |text: &str| {
+        let text = format!("static: {{ resources: ./r }}\n{text}");
+        let config = load_text(&text).expect("it is good");
+        (config.gateway.expect("a gateway"), config.workload)
+    };
+    let (own, workload) = gateway(
+        "gateway: { name: public, namespace: shop, address: 127.0.0.1, ports: {80: 8080, 443: 0}, trustedHops: 1 }",
+    );
+    assert_eq!(
+        (own.name.as_str(), own.namespace.as_str()),
+        ("public", "shop")
+    );
+    assert_eq!(own.address, IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(own.ports, [(80, 8080), (443, 0)].into());
+    assert_eq!(own.trusted_hops, 1);
+    assert!(own.folder.is_absolute());
+    let named = (workload.name, workload.service, workload.namespace);
+    let expected = ("public", "public", "shop");
+    assert_eq!(
+        named,
+        (
+            expected.0.to_owned(),
+            expected.1.to_owned(),
+            expected.2.to_owned()
+        )
+    );
+    let (own, workload) =
+        gateway("gateway: { name: public }\nworkload: { name: edge-1, namespace: edge }");
+    assert_eq!(own.namespace, "edge");
+    assert_eq!(own.address, IpAddr::from([0, 0, 0, 0]));
+    assert_eq!(
+        (workload.name.as_str(), workload.service.as_str()),
+        ("edge-1", "public")
+    );
 }

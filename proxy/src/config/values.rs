@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Config {
     pub inbound: Inbound,
     /// The side toward the application.
     pub outbound: Outbound,
+    /// What it serves as a gateway; then it has neither an inbound nor an outbound side.
+    pub gateway: Option<Gateway>,
     /// The admin port, on loopback.
     pub admin: SocketAddr,
     /// The telemetry port.
@@ -199,6 +201,23 @@ pub struct OutboundListener {
     pub service: ServiceName,
     /// The service's port; `None`: 80 if it has it, else its only one.
     pub port: Option<u16>,
+}
+
+/// The Gateway a proxy serves, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its namespace, and that of the proxy.
+    pub namespace: String,
+    /// The name of the Gateway resource.
+    pub name: String,
+    /// Where its ports are bound.
+    pub address: IpAddr,
+    /// From a listener's port to the one that is bound, where they differ; 0: any that is free.
+    pub ports: BTreeMap<u16, u16>,
+    /// Proxies in front of it whose `x-forwarded-…` fields count.
+    pub trusted_hops: usize,
+    /// What relative paths of certificates start at.
+    pub folder: PathBuf,
 }
 
 /// How a proxy leaves.

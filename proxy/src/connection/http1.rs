@@ -65,7 +65,7 @@ where
             },
             downstream: &downstream,
             bell: &bell,
-            closing: worker.shared.lifecycle.closing(downstream.direction()),
+            closing: downstream.closing(&worker.shared.lifecycle),
             bounds: Bounds {
                 limits: DoorLimits {
                     head: settings.header_timeout,
@@ -306,7 +306,7 @@ fn malformed(worker: &Worker, downstream: &Downstream, flag: Flag) {
     let metrics = &worker.shared.metrics;
     let series = match &downstream.side {
         Side::Inbound { caller, .. } => caller.http.clone(),
-        Side::Outbound { .. } => {
+        Side::Outbound { .. } | Side::Gateway { .. } => {
             metrics.http(Direction::Outbound, worker.own_label(), "-", DEFAULT_ROUTE)
         }
     };

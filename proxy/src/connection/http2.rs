@@ -74,7 +74,7 @@ where
             return;
         }
     }
-    let closing = worker.shared.lifecycle.closing(downstream.direction());
+    let closing = downstream.closing(&worker.shared.lifecycle);
     let ended = {
         let mut told = pin!(async {
             tokio::select! {

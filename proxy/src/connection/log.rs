@@ -2,6 +2,7 @@
 //! end, also where it was refused. Nothing is kept while the log is off.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use selvage_policy::flag::Flag;
 use selvage_policy::snapshot::ServiceName;
@@ -42,6 +43,13 @@ impl<'w> ConnectionLog<'w> {
     pub(super) fn goes_to(&mut self, destination: &Destination) {
         if let Some(told) = &mut self.told {
             told.destination = Some(destination.label.clone());
+        }
+    }
+
+    /// The route that leads it.
+    pub(super) fn follows(&mut self, label: &Arc<str>) {
+        if let Some(told) = &mut self.told {
+            told.route = Some(label.clone());
         }
     }
 

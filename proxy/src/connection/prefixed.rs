@@ -88,6 +88,37 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     }
 }
 
+/// What a ClientHello asks for.
+#[derive(Debug, Default)]
+pub(super) struct Hello {
+    /// The name it gives in SNI.
+    pub(super) server_name: Option<Box<str>>,
+    /// Whether it offers one of the protocols between sidecars.
+    pub(super) mesh: bool,
+}
+
+impl Hello {
+    /// Of the bytes so far; `None` while there is more to come. What is no
+    /// ClientHello asks for nothing.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let mut acceptor = Acceptor::default();
+        // Fails only where the bytes do not fit its buffer.
+        let read = acceptor.read_tls(&mut Cursor::new(bytes));
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                let mut offered = hello.alpn().into_iter().flatten();
+                Some(Self {
+                    server_name: hello.server_name().map(Into::into),
+                    mesh: offered.any(|alpn| INBOUND_ALPN.contains(&alpn)),
+                })
+            }
+            Ok(None) if read.is_ok() && bytes.len() < HELLO_BYTES => None,
+            _ => Some(Self::default()),
+        }
+    }
+}
+
 impl Prefixed<TcpStream> {
     /// Keeps what has come already; whether there was anything. The runtime has
     /// not heard of a socket that was just accepted: to ask it is to wait for
@@ -99,32 +130,23 @@ impl Prefixed<TcpStream> {
         read.is_ok_and(|count| self.keep(&space[..count]) > 0)
     }
 
-    /// Whether the ClientHello offers one of our protocols; `None` where none
+    /// What the ClientHello asks for, which stays to be read; `None` where none
     /// comes within `limit`.
-    pub(super) async fn offers_mesh(self, limit: Duration) -> Option<(bool, Self)> {
+    pub(super) async fn hello(self, limit: Duration) -> Option<(Hello, Self)> {
         let Self { prefix, mut inner } = self;
         let mut bytes = prefix.to_vec();
         let reading = async {
             loop {
-                let mut acceptor = Acceptor::default();
-                // Fails only where the bytes do not fit its buffer.
-                let read = acceptor.read_tls(&mut Cursor::new(&bytes));
-                match acceptor.accept() {
-                    Ok(Some(accepted)) => {
-                        let hello = accepted.client_hello();
-                        let mut offered = hello.alpn().into_iter().flatten();
-                        return Some(offered.any(|alpn| INBOUND_ALPN.contains(&alpn)));
-                    }
-                    Ok(None) if read.is_ok() && bytes.len() < HELLO_BYTES => {}
-                    _ => return Some(false),
+                if let Some(hello) = Hello::of(&bytes) {
+                    return Some(hello);
                 }
                 if inner.read_buf(&mut bytes).await.ok()? == 0 {
                     return None;
                 }
             }
         };
-        let offers = tokio::time::timeout(limit, reading).await.ok()??;
-        Some((offers, Self::new(bytes.into(), inner)))
+        let hello = tokio::time::timeout(limit, reading).await.ok()??;
+        Some((hello, Self::new(bytes.into(), inner)))
     }
 }
 

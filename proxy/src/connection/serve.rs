@@ -3,12 +3,14 @@
 //! closes its direction, or when the peer's certificate expires.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use selvage_policy::balance::Ask;
 use selvage_policy::classify::{Outcome, TransportFailure};
 use selvage_policy::endpoint::Report;
 use selvage_policy::flag::Flag;
+use selvage_policy::route::StreamRoute;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -20,7 +22,7 @@ use super::prefixed::Prefixed;
 use crate::error::ProxyError;
 use crate::forward::{Abort, Ended, tunnel};
 use crate::request::{Downstream, Side, admit_connection};
-use crate::telemetry::metrics::TcpRecord;
+use crate::telemetry::metrics::{TcpRecord, TcpSeries};
 use crate::tls::Inside;
 use crate::upstream::Destination;
 use crate::upstream::connect::Connected;
@@ -73,30 +75,59 @@ pub(super) fn opaque<S>(worker: Rc<Worker>, stream: S, downstream: Downstream) -
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
 {
-    Box::pin(async move { tunneled(&worker, stream, &downstream).await })
+    Box::pin(async move { tunneled(&worker, stream, &downstream, None).await })
 }
 
-async fn tunneled<S>(worker: &Rc<Worker>, stream: S, downstream: &Downstream)
+/// Opaque bytes to the connection's end, where a route leads them.
+pub(super) fn opaque_by<S>(
+    worker: Rc<Worker>,
+    stream: S,
+    downstream: Downstream,
+    route: Arc<StreamRoute>,
+) -> Rest
 where
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
+{
+    Box::pin(async move { tunneled(&worker, stream, &downstream, Some(route)).await })
+}
+
+async fn tunneled<S>(
+    worker: &Rc<Worker>,
+    stream: S,
+    downstream: &Downstream,
+    route: Option<Arc<StreamRoute>>,
+) where
     S: AsyncRead + AsyncWrite + Abort + Unpin,
 {
     let mut log = ConnectionLog::begin(worker, downstream);
-    let (destination, series) = match &downstream.side {
-        Side::Inbound { app, caller } => (app.clone(), caller.tcp.clone()),
-        Side::Outbound { purpose } => {
+    if let Some(route) = &route {
+        log.follows(&route.label);
+    }
+    let found = match (&downstream.side, &route) {
+        (Side::Inbound { app, caller }, _) => Ok((app.clone(), caller.tcp.clone())),
+        (_, Some(route)) => worker.stream_backend(route).await.map(with_series),
+        (Side::Outbound { purpose }, None) => {
             let crate::accept::Purpose::Upstream { service, port } = &**purpose else {
                 return;
             };
-            match worker.by_name(service, *port).await {
-                Ok(destination) => (destination.clone(), destination.tcp.clone()),
-                Err(error) => {
-                    tracing::debug!(%service, flag = error.flag.as_str(), "connection refused");
-                    log.named(service);
-                    log.ends(Some(error.flag));
-                    stream.abort();
-                    return;
-                }
+            log.named(service);
+            worker.by_name(service, *port).await.map(with_series)
+        }
+        (Side::Gateway { .. }, None) => return,
+    };
+    let (destination, series) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(remote = %downstream.remote, flag = error.flag.as_str(),
+                detail = %error.detail, "connection refused");
+            if route.is_some() {
+                let metrics = &worker.shared.metrics;
+                let nowhere = metrics.tcp(downstream.direction(), worker.own_label(), "-");
+                nowhere.open(worker.index).set_flag(error.flag);
             }
+            log.ends(Some(error.flag));
+            stream.abort();
+            return;
         }
     };
     log.goes_to(&destination);
@@ -124,6 +155,11 @@ where
         record.set_flag(flag);
     }
     log.ends(flag);
+}
+
+fn with_series(destination: Rc<Destination>) -> (Rc<Destination>, Arc<TcpSeries>) {
+    let series = destination.tcp.clone();
+    (destination, series)
 }
 
 /// Carries it to one of the endpoints; the flag it ends with.

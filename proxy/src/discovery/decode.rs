@@ -4,7 +4,9 @@
 
 mod authorization;
 mod balancer;
+mod gateway;
 mod health;
+mod route;
 mod server;
 mod service;
 mod traffic;
@@ -14,9 +16,13 @@ use std::sync::Arc;
 
 use selvage_api::v1;
 use selvage_certs::TrustDomain;
-use selvage_policy::snapshot::{InboundPolicy, Mesh, MutualTls, Snapshot, WorkloadName};
+use selvage_policy::route::Gateway;
+use selvage_policy::snapshot::{
+    InboundPolicy, Mesh, MutualTls, Service, ServiceName, Snapshot, WorkloadName,
+};
 
 use self::authorization::policy;
+use self::gateway::gateway;
 use self::server::server_policies;
 use self::service::decode_service;
 
@@ -42,6 +48,29 @@ fn absent(field: &str) -> InvalidResource {
 /// A refused resource, by name.
 pub type Refusal = (Option<v1::ResourceName>, InvalidResource);
 
+/// Services and gateways as they were decoded last, by version: of a push that
+/// is about others they are taken over, with all their routes.
+#[derive(Debug, Default)]
+pub struct Known {
+    services: HashMap<ServiceName, (u64, Arc<Service>)>,
+    gateway: Option<(u64, Arc<Gateway>)>,
+}
+
+impl Known {
+    fn service(&self, message: &v1::Service, version: u64) -> Option<Arc<Service>> {
+        let name = ServiceName::new(&message.namespace, &message.name);
+        let (known, service) = self.services.get(&name)?;
+        (*known == version).then(|| service.clone())
+    }
+
+    fn gateway(&self, message: &v1::Gateway, version: u64) -> Option<Arc<Gateway>> {
+        let (known, gateway) = self.gateway.as_ref()?;
+        let name = gateway.name.split_once('/');
+        let same = name == Some((&message.namespace, &message.name));
+        (*known == version && same).then(|| gateway.clone())
+    }
+}
+
 /// Makes a Snapshot from everything held. Needs the workload among it.
 ///
 /// # Errors
@@ -52,13 +81,27 @@ pub fn snapshot<'a>(
     revision: u64,
     resources: impl Iterator<Item = &'a v1::Resource>,
 ) -> Result<Snapshot, Vec<Refusal>> {
+    snapshot_beside(workload, revision, resources, &mut Known::default())
+}
+
+/// The same, beside what is known already: what has the version it had is not
+/// decoded again.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn snapshot_beside<'a>(
+    workload: &WorkloadName,
+    revision: u64,
+    resources: impl Iterator<Item = &'a v1::Resource>,
+    known: &mut Known,
+) -> Result<Snapshot, Vec<Refusal>> {
     let mut refused = Vec::new();
     let mut own = None;
-    let mut services = HashMap::new();
+    let mut now = Known::default();
     for resource in resources {
         let v1::Resource {
             name,
-            version: _,
+            version,
             features: _,
             body,
         } = resource;
@@ -66,9 +109,17 @@ pub fn snapshot<'a>(
             Some(v1::resource::Body::Workload(message)) => {
                 decode_workload(message).map(|decoded| own = Some(decoded))
             }
-            Some(v1::resource::Body::Service(message)) => decode_service(message).map(|service| {
-                services.insert(service.name.clone(), Arc::new(service));
-            }),
+            Some(v1::resource::Body::Service(message)) => known
+                .service(message, *version)
+                .map_or_else(|| decode_service(message).map(Arc::new), Ok)
+                .map(|service| {
+                    let name = service.name.clone();
+                    now.services.insert(name, (*version, service));
+                }),
+            Some(v1::resource::Body::Gateway(message)) => known
+                .gateway(message, *version)
+                .map_or_else(|| gateway(message).map(Arc::new), Ok)
+                .map(|decoded| now.gateway = Some((*version, decoded))),
             // The bundle goes to the identity, not into the Snapshot.
             Some(v1::resource::Body::TrustBundle(_)) => Ok(()),
             None => Err(absent("body")),
@@ -83,12 +134,17 @@ pub fn snapshot<'a>(
     let Some((mesh, inbound)) = own else {
         return Err(vec![(None, absent("workload"))]);
     };
+    *known = now;
+    let services = known.services.values();
     Ok(Snapshot {
         revision,
         workload: workload.clone(),
         mesh,
         inbound,
-        services,
+        services: services
+            .map(|(_, service)| (service.name.clone(), service.clone()))
+            .collect(),
+        gateway: known.gateway.as_ref().map(|(_, it)| it.clone()),
     })
 }
 

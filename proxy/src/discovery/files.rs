@@ -11,7 +11,7 @@ use selvage_core::diagnostic::Diagnostics;
 use selvage_core::registry::WorkloadKey;
 use selvage_core::world::{Apply, World};
 use selvage_core::{parse, resource, view};
-use selvage_policy::snapshot::{Snapshot, WorkloadName};
+use selvage_policy::snapshot::{ServiceName, Snapshot, WorkloadName};
 
 use super::{Discovery, decode};
 
@@ -79,21 +79,39 @@ pub fn read(path: &Path) -> Result<Sources, InvalidResources> {
     Ok(sources)
 }
 
+/// Who learns from files.
+#[derive(Debug, Clone)]
+pub struct Learner {
+    /// Its workload.
+    pub workload: WorkloadName,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// The Gateway it serves.
+    pub gateway: Option<ServiceName>,
+}
+
 /// From documents to the view of one workload.
 pub fn load(
     sources: &Sources,
-    workload: &WorkloadName,
-    trust_domain: &TrustDomain,
+    learner: &Learner,
     revision: u64,
 ) -> Result<Snapshot, InvalidResources> {
+    let Learner {
+        workload,
+        trust_domain,
+        gateway,
+    } = learner;
+    let gateway = gateway.as_ref();
+    let gateway = gateway.map(|it| resource::ServiceName::new(&it.namespace, &it.name));
     let refused = |diagnostics: Diagnostics| InvalidResources::Refused(diagnostics.render(false));
     let sources = sources
         .iter()
         .map(|(name, text)| (name.as_str(), text.as_str()));
     let documents = parse::parse_all(sources).map_err(refused)?;
     let own = resource::ServiceName::new(&workload.namespace, &workload.service);
-    // Our own service is there, documented or not.
-    let registered = BTreeSet::from([own.clone()]);
+    // Our own service is there, documented or not; nobody calls a gateway.
+    let own_service = gateway.is_none().then(|| own.clone());
+    let registered: BTreeSet<_> = own_service.into_iter().collect();
     let apply = Apply {
         first_stamp: 0,
         registered: &registered,
@@ -105,7 +123,7 @@ pub fn load(
         tracing::warn!("resources\n{}", change.warnings.render(false));
     }
     let key = WorkloadKey::new(&workload.namespace, &workload.name);
-    let resources = view::static_view(&world, &key, &own);
+    let resources = view::static_view(&world, &key, &own, gateway.as_ref());
     let snapshot = decode::snapshot(workload, revision, resources.iter()).map_err(|refused| {
         let lines: Vec<String> = refused.iter().map(|(_, error)| error.to_string()).collect();
         InvalidResources::Refused(lines.join("\n"))
@@ -115,13 +133,7 @@ pub fn load(
 
 /// Watches the folder for as long as it is polled. `seen`: what the first
 /// Snapshot, revision 1, was made from.
-pub async fn watch(
-    path: PathBuf,
-    workload: WorkloadName,
-    trust_domain: TrustDomain,
-    discovery: Arc<Discovery>,
-    mut seen: Sources,
-) {
+pub async fn watch(path: PathBuf, learner: Learner, discovery: Arc<Discovery>, mut seen: Sources) {
     let mut revision = 1;
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -134,7 +146,7 @@ pub async fn watch(
             }
         };
         revision += 1;
-        match load(&sources, &workload, &trust_domain, revision) {
+        match load(&sources, &learner, revision) {
             Ok(snapshot) => {
                 tracing::info!(revision, "resources changed");
                 discovery.swap(snapshot, HashSet::new());

@@ -8,6 +8,7 @@ pub mod files;
 pub mod health;
 pub mod registration;
 pub mod stream;
+mod warm;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use selvage_policy::snapshot::{ServiceName, Snapshot, WorkloadName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Discovery, decode};
+use super::{Discovery, decode, warm};
 use crate::identity::attest::{Backoff, ControlPlane, INBOUND_ALPN, bundle_of, channel};
 use crate::identity::{Current, Identity};
 use crate::lifecycle::{Condition, Lifecycle};
@@ -36,6 +36,8 @@ pub struct Stream {
     pub workload: WorkloadName,
     /// Labels of the workload.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// The Gateway it serves.
+    pub gateway: Option<ServiceName>,
     /// Where we are scraped, unless the registration says it.
     pub telemetry: Option<SocketAddr>,
     /// Where Snapshots go.
@@ -59,6 +61,7 @@ struct Progress {
     /// When the resources were last written to the state folder.
     kept: Option<tokio::time::Instant>,
     unkept: bool,
+    decoded: decode::Known,
 }
 
 impl Stream {
@@ -123,20 +126,23 @@ impl Stream {
             name::workload(namespace, workload),
             name::trust_bundle(self.control_plane.trust_domain.as_str()),
         ];
+        let gateway = self.gateway.as_ref();
+        let gateway = gateway.map(|it| name::gateway(&it.namespace, &it.name));
         let services = wanted
             .iter()
             .map(|service| name::service(&service.namespace, &service.name));
-        if let Err(error) = session.subscribe(own.into_iter().chain(services)) {
+        if let Err(error) = session.subscribe(own.into_iter().chain(gateway).chain(services)) {
             tracing::error!(%error, "subscriptions");
         }
-        let progress = Progress {
+        let mut progress = Progress {
             session,
             wanted,
             kept: None,
             unkept: false,
+            decoded: decode::Known::default(),
         };
         if progress.session.resources().next().is_some() {
-            match self.snapshot(&progress, 0) {
+            match self.snapshot(&mut progress, 0) {
                 Ok(snapshot) => {
                     tracing::info!("starting from the resources in stateDir");
                     self.discovery.swap(snapshot, HashSet::new());
@@ -194,8 +200,9 @@ impl Stream {
                     let response = response.map_err(|status| status.message().to_owned())?;
                     let Some(response) = response else { return Ok(()) };
                     backoff.reset();
-                    if let Some(answer) = self.on_response(progress, response) {
-                        send(answer)?;
+                    let (answer, warmed) = self.on_response(progress, response);
+                    for request in answer.into_iter().chain(warmed) {
+                        send(request)?;
                     }
                 }
                 Some(service) = self.wants.recv() => {
@@ -226,20 +233,21 @@ impl Stream {
         }
     }
 
+    /// Takes a push: its answer, and subscriptions to what its routes lead to.
     fn on_response(
         &self,
         progress: &mut Progress,
         response: v1::DeltaResponse,
-    ) -> Option<v1::DeltaRequest> {
+    ) -> (Option<v1::DeltaRequest>, Option<v1::DeltaRequest>) {
         let revision = response.revision;
-        match progress.session.on_response(response) {
-            Received::Stale => return None,
+        let ahead = match progress.session.on_response(response) {
+            Received::Stale => return (None, None),
             Received::Refused(nack) => {
                 tracing::error!(revision, answer = ?nack.answer, "push refused");
-                return Some(*nack);
+                return (Some(*nack), None);
             }
-            Received::Push(_) => {}
-        }
+            Received::Push(push) => warm::ahead(&push.upserts),
+        };
         let snapshot = match self.snapshot(progress, revision) {
             Ok(snapshot) => snapshot,
             Err(rejections) => {
@@ -248,21 +256,29 @@ impl Stream {
                     ?rejections,
                     "push refused; what was running goes on"
                 );
-                return progress.session.nack(rejections);
+                return (progress.session.nack(rejections), None);
             }
         };
-        let answer = progress.session.ack()?;
+        let Some(answer) = progress.session.ack() else {
+            return (None, None);
+        };
         self.take_bundle(progress);
         // Only the acknowledged session knows which of the wanted are absent.
         self.discovery.swap(snapshot, absent(progress));
         self.lifecycle.hold(Condition::Snapshot);
         progress.unkept = true;
-        Some(answer)
+        (Some(answer), warm(progress, ahead))
     }
 
-    fn snapshot(&self, progress: &Progress, revision: u64) -> Result<Snapshot, Vec<v1::Rejection>> {
+    fn snapshot(
+        &self,
+        progress: &mut Progress,
+        revision: u64,
+    ) -> Result<Snapshot, Vec<v1::Rejection>> {
         let refuse = |reason: String| vec![v1::Rejection { name: None, reason }];
-        let snapshot = decode::snapshot(&self.workload, revision, progress.session.candidate())
+        let resources = progress.session.candidate();
+        let known = &mut progress.decoded;
+        let snapshot = decode::snapshot_beside(&self.workload, revision, resources, known)
             .map_err(|refused| {
                 refused
                     .into_iter()
@@ -322,6 +338,24 @@ impl Stream {
         };
         if let Err(error) = self.state.write(RESOURCES, &kept.encode_to_vec()) {
             tracing::warn!(%error, "resources cannot be kept in stateDir");
+        }
+    }
+}
+
+/// Subscribes to services before their first use. Beyond the cap each is left
+/// to its own first use.
+fn warm(progress: &mut Progress, ahead: HashSet<ServiceName>) -> Option<v1::DeltaRequest> {
+    let names = ahead
+        .iter()
+        .map(|service| name::service(&service.namespace, &service.name));
+    match progress.session.subscribe(names) {
+        Ok(request) => {
+            progress.wanted.extend(ahead);
+            request
+        }
+        Err(error) => {
+            tracing::warn!(%error, services = ahead.len(), "not subscribed ahead of use");
+            None
         }
     }
 }

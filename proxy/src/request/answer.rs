@@ -35,6 +35,7 @@ pub(super) fn refuse(error: &ProxyError, mut record: Box<Record>) -> Response<Re
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    record.dresses(response.headers_mut());
     record.marks(response.headers_mut());
     if error.is_reset() {
         response.extensions_mut().insert(Reset);
@@ -81,6 +82,7 @@ pub(super) fn answer(
     if let Some(cookie) = outgoing.affinity.cookie() {
         parts.headers.append(SET_COOKIE, cookie.clone());
     }
+    record.answered_by(destination, &in_flight);
     let status = parts.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let open = worker.shared.lifecycle.opened(record.direction());

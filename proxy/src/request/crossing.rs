@@ -48,6 +48,8 @@ impl Crossing {
                     (Self::None, asked)
                 }
             },
+            // A client outside the mesh is no application beside us.
+            Side::Gateway { .. } => (Self::None, asked),
             Side::Outbound { .. } => match traces.find(trace, now) {
                 Some(found) => {
                     let both = [asked, found.deadline].into_iter().flatten();

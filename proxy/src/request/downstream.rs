@@ -10,11 +10,12 @@ use http::HeaderValue;
 use selvage_certs::PeerIdentity;
 use selvage_policy::server::CallerLoad;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::accept::Purpose;
+use crate::accept::{Gate, Purpose};
 use crate::clock;
 use crate::http::door::DoorBell;
-use crate::lifecycle::Direction;
+use crate::lifecycle::{Direction, Lifecycle};
 use crate::telemetry::told::{Tls, Told};
 use crate::upstream::Destination;
 use crate::worker::{CallerSeries, Worker};
@@ -61,6 +62,13 @@ pub enum Side {
         /// What the listener is for.
         purpose: Arc<Purpose>,
     },
+    /// From a client outside the mesh, at a gateway.
+    Gateway {
+        /// The port it came to.
+        gate: Gate,
+        /// The name it gave in SNI, where TLS ended here.
+        server_name: Option<Box<str>>,
+    },
 }
 
 /// What follows a response.
@@ -80,7 +88,16 @@ impl Downstream {
     pub const fn direction(&self) -> Direction {
         match self.side {
             Side::Inbound { .. } => Direction::Inbound,
-            Side::Outbound { .. } => Direction::Outbound,
+            Side::Outbound { .. } | Side::Gateway { .. } => Direction::Outbound,
+        }
+    }
+
+    /// Cancelled when it is to end.
+    #[must_use]
+    pub fn closing<'d>(&'d self, lifecycle: &'d Lifecycle) -> &'d CancellationToken {
+        match &self.side {
+            Side::Gateway { gate, .. } => &gate.closing,
+            _ => lifecycle.closing(self.direction()),
         }
     }
 
@@ -99,7 +116,7 @@ impl Downstream {
                 told.source_identity = self.peer.as_ref().map(|peer| peer.id.clone());
                 told.destination_identity = own;
             }
-            Side::Outbound { .. } => {
+            Side::Outbound { .. } | Side::Gateway { .. } => {
                 told.source = Some(worker.own_label().clone());
                 told.source_identity = own;
             }

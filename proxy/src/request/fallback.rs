@@ -4,16 +4,17 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::{Method, Response};
+use http::Response;
+use http::header::{HeaderName, HeaderValue};
 use selvage_policy::classify::Outcome;
-use selvage_policy::fallback::{FallbackPolicy, FallbackTo, StaticResponse, WouldGet};
+use selvage_policy::fallback::{FallbackPolicy, FallbackTo, WouldGet};
 use selvage_policy::flag::Flag;
 use selvage_policy::snapshot::{Backend, Protocol};
 
 use super::answer::answer;
 use super::outgoing::Outgoing;
 use super::record::Record;
+use super::route::given;
 use super::send::{Tried, learn};
 use super::serve;
 use crate::clock;
@@ -81,7 +82,7 @@ pub(super) async fn fall_back(
     destination.events.fallback(worker.index);
     let mut response = match &policy.to {
         FallbackTo::Service(backend) => another(worker, backend, outgoing, record).await?,
-        FallbackTo::Response(response) => known(response, outgoing, record),
+        FallbackTo::Response(response) => given(response, &outgoing.method, record),
     };
     if let Ok(name) = HeaderValue::try_from(&*policy.name) {
         response.headers_mut().insert(FALLBACK, name);
@@ -103,33 +104,7 @@ async fn another(
     }
     let _ = clock::now();
     record.goes_on_to(&destination);
+    outgoing.pinned = None;
     let ended = serve(worker, &destination, outgoing, record).await;
     answer(worker, &destination, ended?, outgoing, record)
-}
-
-/// The answer known beforehand.
-fn known(
-    known: &StaticResponse,
-    outgoing: &Outgoing,
-    record: &mut Record,
-) -> Response<ResponseBody> {
-    let StaticResponse {
-        status,
-        headers,
-        body,
-    } = known;
-    let length = HeaderValue::from(body.len());
-    let body = if body.is_empty() || outgoing.method == Method::HEAD {
-        ResponseBody::empty()
-    } else {
-        ResponseBody::of_bytes(body.clone().into())
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = *status;
-    *response.headers_mut() = headers.clone();
-    if !matches!(status.as_u16(), 204 | 304) {
-        response.headers_mut().insert(CONTENT_LENGTH, length);
-    }
-    record.answers_itself(*status);
-    response
 }

@@ -32,7 +32,7 @@ pub(super) async fn hedged(
         return attempt(worker, destination, attempts, outgoing, record).await;
     };
     let begun = clock::recent();
-    let hedging = destination.live.hedging(policy, begun.into_std());
+    let hedging = destination.hedging(policy, begun.into_std());
     let is_first = hedging.begins(attempts, begun.into_std());
     let race = Race {
         worker,

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -27,6 +28,7 @@ const COPY_TIME: Duration = Duration::from_secs(30);
 /// A place for a copy, from the original's first try to the end of the copy's answer.
 pub(super) struct Copying {
     worker: Rc<Worker>,
+    policy: Arc<MirrorPolicy>,
     /// Of the original.
     destination: Rc<Destination>,
     /// Where the original came from.
@@ -35,57 +37,70 @@ pub(super) struct Copying {
     _permit: CopyPermit,
 }
 
-/// Copies a request that chance has chosen: at once where it has no body. Else
-/// what is returned copies it once its body is there.
+/// Copies a request for each mirror that chance has chosen: at once where it
+/// has no body. Else what is returned copies it once its body is there.
 pub(super) fn begin(
     worker: &Rc<Worker>,
     destination: &Rc<Destination>,
     outgoing: &Outgoing,
     source: IpAddr,
-) -> Option<Box<Copying>> {
-    let policy = destination.policy().mirror.as_ref()?;
-    if outgoing.asked.upgrade.is_some()
+) -> Vec<Copying> {
+    let own = destination.policy().mirror.as_ref();
+    if own.is_none() && destination.mirrors.is_empty()
+        || outgoing.asked.upgrade.is_some()
         // It is not sent itself.
         || outgoing.is_late(clock::recent().into_std())
-        || !worker.with_rng(|rng| policy.share.draw(rng))
     {
-        return None;
+        return Vec::new();
     }
-    let Some(permit) = destination.live.admit_copy(policy.max_pending) else {
-        destination
-            .events
-            .mirror(worker.index, MirrorOutcome::Dropped);
-        return None;
-    };
-    let copying = Box::new(Copying {
-        worker: worker.clone(),
-        destination: destination.clone(),
-        source,
-        outcome: MirrorOutcome::Dropped,
-        _permit: permit,
+    let draws = |policy: &MirrorPolicy| worker.with_rng(|rng| policy.share.draw(rng));
+    let own = own.filter(|policy| draws(policy)).map(|policy| {
+        let permit = destination.live.admit_copy(policy.max_pending);
+        (Arc::new(policy.clone()), permit)
     });
-    if !outgoing.body.is_complete() {
-        return Some(copying);
+    let of_route = destination.mirrors.iter().filter(|policy| draws(policy));
+    let of_route = of_route.map(|policy| {
+        // Each under the bound of who gets the copies, however many routes send them.
+        let to = worker.settled(&policy.to).ok().flatten();
+        let permit = to.and_then(|to| to.live.admit_shadow(policy.max_pending));
+        (policy.clone(), permit)
+    });
+    let mut waiting = Vec::new();
+    for (policy, permit) in own.into_iter().chain(of_route) {
+        let Some(permit) = permit else {
+            let events = &destination.events;
+            events.mirror(worker.index, MirrorOutcome::Dropped);
+            continue;
+        };
+        let copying = Copying {
+            worker: worker.clone(),
+            policy,
+            destination: destination.clone(),
+            source,
+            outcome: MirrorOutcome::Dropped,
+            _permit: permit,
+        };
+        if outgoing.body.is_complete() {
+            copying.copies(outgoing);
+        } else {
+            waiting.push(copying);
+        }
     }
-    copying.copies(outgoing);
-    None
+    waiting
 }
 
 impl Copying {
     /// Copies the request, if its body is there whole.
-    pub(super) fn copies(self: Box<Self>, outgoing: &Outgoing) {
+    pub(super) fn copies(self, outgoing: &Outgoing) {
         if let Some(copy) = outgoing.copy(clock::recent().into_std()) {
-            tokio::task::spawn_local(self.goes(copy));
+            tokio::task::spawn_local(Box::new(self).goes(copy));
         }
     }
 
     async fn goes(mut self: Box<Self>, mut copy: Box<Outgoing>) {
         self.outcome = MirrorOutcome::Failed;
-        let traffic = self.destination.policy().clone();
-        let Some(policy) = &traffic.mirror else {
-            return;
-        };
-        let sending = send(&self.worker, policy, &mut copy, self.source);
+        let policy = self.policy.clone();
+        let sending = send(&self.worker, &policy, &mut copy, self.source);
         match tokio::time::timeout(COPY_TIME, sending).await {
             Ok(Ok(())) => self.outcome = MirrorOutcome::Sent,
             Ok(Err(error)) => {

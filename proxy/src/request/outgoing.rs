@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
@@ -17,6 +17,7 @@ use selvage_policy::deadline::{self, DeadlineOwner};
 use selvage_policy::flag::Flag;
 use selvage_policy::mirror::MirrorPolicy;
 use selvage_policy::retry::Attempts;
+use selvage_policy::route::{self, HeaderEdits};
 use selvage_policy::said;
 use selvage_policy::server::{CRITICALITY, Criticality, Waits};
 use selvage_policy::snapshot::{Timeouts, TrafficPolicy};
@@ -59,6 +60,8 @@ pub(super) struct Outgoing {
     upgrade: RefCell<Option<OnUpgrade>>,
     /// What its endpoint is chosen by, where that is a key.
     pub(super) affinity: Key,
+    /// The index of the endpoint that its client stays with.
+    pub(super) pinned: Option<usize>,
     /// How much it matters, where that was said and is believed.
     pub(super) criticality: Option<Criticality>,
     /// The place at the application that it has to wait for.
@@ -95,6 +98,7 @@ impl Outgoing {
             gate,
             upgrade: RefCell::new(upgrade),
             affinity: Key::None,
+            pinned: None,
             criticality: None,
             waits: None,
         }
@@ -112,6 +116,35 @@ impl Outgoing {
     /// Its headers.
     pub(super) const fn headers(&self) -> &HeaderMap {
         &self.headers
+    }
+
+    /// Its target.
+    pub(super) const fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// What routes look at.
+    pub(super) fn asked_of_routes(&self) -> route::Asked<'_> {
+        route::Asked {
+            host: self.asked.authority.as_ref().map(Authority::host),
+            method: &self.method,
+            path: self.uri.path(),
+            query: self.uri.query(),
+            headers: &self.headers,
+        }
+    }
+
+    /// Its headers as a filter wants them.
+    pub(super) fn edit_headers(&mut self, edits: &HeaderEdits) {
+        edits.apply(&mut self.headers);
+    }
+
+    /// Another path and query.
+    pub(super) fn aim(&mut self, target: PathAndQuery) {
+        let mut parts = std::mem::take(&mut self.uri).into_parts();
+        parts.path_and_query = Some(target);
+        // With a path, the parts that made a target make one again.
+        self.uri = Uri::from_parts(parts).unwrap_or_default();
     }
 
     /// Its time with a service begins to be counted.
@@ -156,6 +189,7 @@ impl Outgoing {
             gate: None,
             upgrade: RefCell::new(None),
             affinity: Key::None,
+            pinned: None,
             // Nobody waits for its answer.
             criticality: Some(Criticality::Sheddable),
             waits: None,

@@ -3,6 +3,7 @@
 //! `selvage_policy::server` decides, and waits where that says so.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -10,8 +11,9 @@ use std::task::{Poll, ready};
 use http::HeaderMap;
 use selvage_policy::classify::{Class, Outcome, TransportFailure, classify};
 use selvage_policy::failures::Failures;
+use selvage_policy::forwarded;
 use selvage_policy::said::Ignored;
-use selvage_policy::server::{Admission, Admitted, Asking, Criticality, Refused, Waits};
+use selvage_policy::server::{Admission, Admitted, Asking, Criticality, Refused, Waits, Whose};
 use tokio::time::Instant;
 
 use super::downstream::{Downstream, Side};
@@ -21,10 +23,11 @@ use crate::clock;
 use crate::discovery::View;
 use crate::error::ProxyError;
 use crate::upstream::Destination;
-use crate::worker::Worker;
+use crate::worker::{Ruled, Worker};
 
 /// What its head says of how much a request matters, as far as that is
-/// believed: of the application beside us, and of an authenticated peer.
+/// believed: of the application beside us and of an authenticated peer, not of
+/// a client outside the mesh.
 pub(super) fn criticality(
     worker: &Worker,
     downstream: &Downstream,
@@ -33,6 +36,7 @@ pub(super) fn criticality(
     let trusted = match downstream.side {
         Side::Outbound { .. } => true,
         Side::Inbound { .. } => downstream.peer.is_some(),
+        Side::Gateway { .. } => false,
     };
     match said? {
         Ok(criticality) => trusted.then_some(criticality),
@@ -65,6 +69,7 @@ pub(super) fn admit(
     let asking = Asking {
         caller: &|| load().clone(),
         identity,
+        source: Some(downstream.remote.ip()),
         headers,
         criticality,
     };
@@ -72,6 +77,26 @@ pub(super) fn admit(
     server
         .admit(policy, &asking, now)
         .map(Some)
+        .map_err(refusal)
+}
+
+/// Lets a request of a gateway's rule pass at the rate the rule sets. Where
+/// proxies stand before the gateway, the client is the one they tell of.
+pub(super) fn within_rate(
+    ruled: &Ruled,
+    headers: &HeaderMap,
+    remote: IpAddr,
+) -> Result<(), ProxyError> {
+    let (Some(limit), Some(rates)) = (&ruled.rule.rate_limit, &ruled.rates) else {
+        return Ok(());
+    };
+    let whose = Whose {
+        identity: None,
+        headers: Some(headers),
+        source: Some(forwarded::client(headers).unwrap_or(remote)),
+    };
+    rates
+        .take(limit, &whose, clock::recent().into_std())
         .map_err(refusal)
 }
 

@@ -24,6 +24,7 @@ use super::crossing::Crossing;
 use super::downstream::{Downstream, Follows, Side};
 use super::outgoing::Outgoing;
 use super::protect;
+use super::route::Dress;
 use super::send::{Tried, learn};
 use super::told::told;
 use super::tries::Tries;
@@ -78,6 +79,7 @@ pub(super) struct Record {
     _active: ActiveRequest,
     trace: Option<Box<Trace>>,
     told: Option<Box<Told>>,
+    dress: Option<Box<Dress>>,
     owed: Cell<bool>,
     done: bool,
 }
@@ -92,7 +94,7 @@ impl Record {
         let direction = downstream.direction();
         let series = match &downstream.side {
             Side::Inbound { caller, .. } => Some(caller.http.clone()),
-            Side::Outbound { .. } => None,
+            Side::Outbound { .. } | Side::Gateway { .. } => None,
         };
         let trace = worker
             .shared
@@ -121,6 +123,7 @@ impl Record {
             _active: worker.shared.metrics.active(worker.index, direction),
             trace,
             told,
+            dress: None,
             owed: Cell::new(false),
             done: false,
         })
@@ -181,7 +184,7 @@ impl Record {
         self.destination = Some(destination.clone());
         if let Some(told) = &mut self.told {
             told.destination = Some(destination.label.clone());
-            told.route = Some(DEFAULT_ROUTE.into());
+            told.route = Some(destination.route.clone());
         }
     }
 
@@ -361,10 +364,38 @@ impl Record {
         self.destination = Some(destination.clone());
     }
 
-    /// An answer known beforehand is given.
-    pub(super) fn answers_itself(&mut self, status: StatusCode) {
+    /// An answer of our own that is no failure is given.
+    pub(super) fn answers_itself(&mut self, status: StatusCode, grpc_status: Option<u32>) {
         self.heads();
         self.status = status.as_u16();
+        self.grpc_status = grpc_status;
+    }
+
+    /// The rule with this label is its; what no service answers is counted in `series`.
+    pub(super) fn follows(&mut self, label: &Arc<str>, series: &Arc<HttpSeries>) {
+        self.series = Some(series.clone());
+        if let Some(told) = &mut self.told {
+            told.route = Some(label.clone());
+        }
+    }
+
+    /// What its rule does to the answer.
+    pub(super) fn wears(&mut self, dress: Option<Box<Dress>>) {
+        self.dress = dress;
+    }
+
+    /// An endpoint of a destination has answered.
+    pub(super) fn answered_by(&mut self, destination: &Destination, in_flight: &InFlight) {
+        if let Some(dress) = &mut self.dress {
+            dress.answered(destination, in_flight.endpoint().key());
+        }
+    }
+
+    /// The head of the answer as its rule wants it.
+    pub(super) fn dresses(&mut self, headers: &mut HeaderMap) {
+        if let Some(dress) = self.dress.take() {
+            dress.put_on(headers);
+        }
     }
 
     /// Which way it goes.

@@ -167,12 +167,17 @@ pub(super) fn choose(
         retryable,
         key: outgoing.affinity.key(),
     };
+    let stays = outgoing.pinned.filter(|_| attempts.tried().is_empty());
     let Picked {
         index,
         in_flight,
         transition,
-    } = worker
-        .with_rng(|rng| destination.pick(ask, now, rng))
+    } = stays
+        .and_then(|index| destination.pinned(index, now))
+        .map_or_else(
+            || worker.with_rng(|rng| destination.pick(ask, now, rng)),
+            Ok,
+        )
         .map_err(|error| ProxyError::new(Flag::NoHealthyEndpoint, error.to_string()))?;
     if let Some(transition) = transition {
         worker.note(destination, in_flight.endpoint().key(), transition);

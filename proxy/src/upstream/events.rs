@@ -44,9 +44,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// Those a policy may need. Takes a lock.
+    /// Those a policy may need, and those of copies where they are `copied`. Takes a lock.
     #[must_use]
-    pub fn of(policy: &TrafficPolicy, metrics: &Metrics, destination: &str) -> Self {
+    pub fn of(policy: &TrafficPolicy, copied: bool, metrics: &Metrics, destination: &str) -> Self {
         let counter = |event, label: &str| metrics.event(event, destination, label);
         let hedge = |outcome: HedgeOutcome| counter(Event::Hedge, outcome.as_str());
         let fault = |kind: FaultKind| counter(Event::Fault, kind.as_str());
@@ -66,9 +66,8 @@ impl Events {
                 .as_ref()
                 .map(|fallback| counter(Event::Fallback, &fallback.name)),
             faults: faults.as_ref().map(|_| Box::new(FaultKind::ALL.map(fault))),
-            mirrors: mirrors
-                .as_ref()
-                .map(|_| Box::new(MirrorOutcome::ALL.map(mirror))),
+            mirrors: (copied || mirrors.is_some())
+                .then(|| Box::new(MirrorOutcome::ALL.map(mirror))),
         }
     }
 

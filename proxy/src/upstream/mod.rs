@@ -22,6 +22,8 @@ use http::uri::Authority;
 use selvage_policy::affinity;
 use selvage_policy::balance::{self, Ask, NoHealthyEndpoint, Picked, Turns};
 use selvage_policy::endpoint::EndpointState;
+use selvage_policy::hedge::{HedgePolicy, Hedging};
+use selvage_policy::mirror::MirrorPolicy;
 use selvage_policy::rotation::Rotation;
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{Protocol, Service, ServicePort, TrafficPolicy};
@@ -33,23 +35,31 @@ use self::connect::ConnectError;
 use self::events::Events;
 use self::pool::{Lease, Opening, Pool};
 
-/// One port of a service as one worker calls it.
+/// One port of a service as one worker calls it, by itself or by way of a route.
 #[derive(Debug)]
 pub struct Destination {
     /// The service.
     pub service: Arc<Service>,
     /// Its port, with its endpoints.
     pub port: Arc<ServicePort>,
+    /// How it is called: the service's own policy, or that of a route.
+    pub policy: Arc<TrafficPolicy>,
+    /// `namespace/name/rule` of the route that leads here, or `default`.
+    pub route: Arc<str>,
+    /// Who gets copies, beside the policy's own mirror.
+    pub mirrors: Box<[Arc<MirrorPolicy>]>,
+    /// Of its requests that could be hedged, where a route says how.
+    pub hedging: Option<Arc<Hedging>>,
     /// Limits and budget, shared by the workers.
     pub live: Arc<ServiceState>,
     /// Beside `port.endpoints`, in their order.
-    pub states: Vec<Arc<EndpointState>>,
+    pub states: Rc<[Arc<EndpointState>]>,
     /// This worker's connections, in the same order.
-    pub pools: Vec<Rc<Pool>>,
+    pub pools: Rc<[Rc<Pool>]>,
     /// Those of the endpoints that are offered, to pick from.
     pub rotation: Arc<Rotation>,
     /// Whose turn it is at this worker, where endpoints take turns.
-    pub turns: RefCell<Turns>,
+    pub turns: Rc<RefCell<Turns>>,
     /// `host:port` for requests that name none.
     pub authority: Authority,
     /// `namespace/service`.
@@ -79,7 +89,15 @@ impl Destination {
     /// How callers treat it.
     #[must_use]
     pub fn policy(&self) -> &Arc<TrafficPolicy> {
-        &self.service.policy
+        &self.policy
+    }
+
+    /// What is known of its requests that could be hedged.
+    pub fn hedging(&self, policy: &HedgePolicy, now: Instant) -> &Hedging {
+        match &self.hedging {
+            Some(hedging) => hedging,
+            None => self.live.hedging(policy, now),
+        }
     }
 
     /// Chooses the endpoint of the next try.
@@ -91,6 +109,13 @@ impl Destination {
     ) -> Result<Picked, NoHealthyEndpoint> {
         let mut turns = self.turns.borrow_mut();
         balance::pick_for(&self.rotation, ask, Some(&mut turns), now, rng)
+    }
+
+    /// The endpoint that a session stays with, if it may be asked.
+    #[must_use]
+    pub fn pinned(&self, index: usize, now: Instant) -> Option<Picked> {
+        let endpoint = self.port.endpoints.get(index)?;
+        balance::pick_pinned(endpoint, &self.states[index], index, now)
     }
 
     /// The key of a connection of opaque bytes, where endpoints are chosen by one.

@@ -1,12 +1,15 @@
 //! What all threads of a proxy share, and the application beside them as a
 //! service of its own. Made once, before the first worker starts; knows no worker.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use selvage_policy::server::ServerState;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use selvage_policy::server::{Rates, ServerState};
 use selvage_policy::service::ServiceState;
 use selvage_policy::snapshot::{
     BreakerPolicy, Endpoint, EndpointKey, Limits, MutualTls, Protocol, Service, ServiceName,
@@ -16,6 +19,7 @@ use selvage_policy::table::{LivePort, LiveService};
 use selvage_policy::traces::TracesInFlight;
 
 use crate::discovery::Discovery;
+use crate::gateway::Gateway;
 use crate::http::head::HeadLimits;
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -34,6 +38,26 @@ pub struct AppPort {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+}
+
+/// Rules whose rates are remembered. Beyond it those that no worker uses are forgotten.
+const RULES: usize = 16_384;
+
+/// The rates of rules, by their labels: kept while Snapshots come and go.
+#[derive(Debug, Default)]
+pub struct RuleRates(Mutex<HashMap<Arc<str>, Arc<Rates>>>);
+
+impl RuleRates {
+    /// Those of one rule. Takes a lock: once per rule, worker and view.
+    #[must_use]
+    pub fn of(&self, label: &Arc<str>) -> Arc<Rates> {
+        let mut known = self.0.lock();
+        if known.len() >= RULES {
+            known.retain(|_, rates| Arc::strong_count(rates) > 1);
+        }
+        let fresh = || Arc::new(Rates::new(Instant::now(), fastrand::u64(..)));
+        known.entry(label.clone()).or_insert_with(fresh).clone()
+    }
 }
 
 /// Settings the path reads, from the configuration.
@@ -83,12 +107,16 @@ pub struct Shared {
     pub journal: Journal,
     /// Handshakes in progress.
     pub handshakes: tokio::sync::Semaphore,
-    /// The addresses our own outbound listeners are bound to.
-    pub own: OnceLock<Vec<SocketAddr>>,
+    /// The addresses our own outbound listeners are bound to, or those of a gateway.
+    pub own: ArcSwap<Vec<SocketAddr>>,
+    /// What is served as a gateway.
+    pub gateway: Option<Arc<Gateway>>,
     /// The application, as a service of one endpoint per port.
     pub apps: Vec<LiveService>,
     /// What is going on at each of its ports, for the policies that protect them.
     pub servers: Vec<(u16, Arc<ServerState>)>,
+    /// How fast requests come in at the rules of routes that limit them.
+    pub rates: RuleRates,
 }
 
 impl Shared {
@@ -164,6 +192,8 @@ pub fn application(workload: &WorkloadName, port: &AppPort) -> LiveService {
         port: port.service_port,
         protocol: port.protocol,
         endpoints: vec![Arc::new(endpoint)],
+        routes: None,
+        streams: Vec::new(),
     });
     let state = Arc::new(ServiceState::new(name.clone(), policy.budget, now));
     let service = Arc::new(Service {

@@ -3,6 +3,7 @@
 //! A command refuses to know how requests travel and how tables are drawn.
 
 pub(crate) mod check;
+pub(crate) mod explain;
 pub(crate) mod objects;
 pub(crate) mod resources;
 pub(crate) mod run;

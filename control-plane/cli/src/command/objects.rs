@@ -73,7 +73,7 @@ pub(crate) async fn get(args: &GetArgs) -> anyhow::Result<Outcome> {
                 .is_none_or(|wanted| item["namespace"] == wanted.as_str())
         };
         let items: Vec<&Value> = all.iter().filter(wanted).collect();
-        let documents = || items.iter().map(|item| print::yaml(&item["document"]));
+        let documents = || items.iter().map(|item| print::yaml(&document(item)));
         match format {
             Format::Yaml => print::text(&documents().collect::<Vec<_>>().join("---\n")),
             Format::Json => print::answer(format, &json!(items), String::new),
@@ -101,7 +101,7 @@ pub(crate) async fn get(args: &GetArgs) -> anyhow::Result<Outcome> {
         Format::Json => print::answer(format, &answer.body, String::new),
         // One resource is shown as it was applied, and what is wrong with it beside that.
         Format::Yaml | Format::Table => {
-            print::text(&print::yaml(&answer.body["document"]));
+            print::text(&print::yaml(&document(&answer.body)));
             let broken = conditions(&answer.body);
             if broken != "ok" {
                 print::say(&format!("warning: {broken}"));
@@ -143,6 +143,15 @@ fn absent(kind: ResourceKind, namespace: &str, name: &str) -> Outcome {
         "error: there is no {kind} {namespace}/{name}: `selvage get {kind}` lists those there are"
     ));
     Outcome::Finding
+}
+
+/// A resource as it was applied, with its `status` where it has one.
+fn document(item: &Value) -> Value {
+    let mut document = item["document"].clone();
+    if let Some(status) = item.get("status") {
+        document["status"] = status.clone();
+    }
+    document
 }
 
 fn row(item: &Value) -> Vec<String> {
@@ -189,7 +198,13 @@ mod tests {
                 Some((ResourceKind::Service, Some("ratings"))),
             ),
             ("service/", Some((ResourceKind::Service, None))),
-            ("HTTPRoute", None),
+            ("httproutes", Some((ResourceKind::HttpRoute, None))),
+            (
+                "Gateway/public",
+                Some((ResourceKind::Gateway, Some("public"))),
+            ),
+            ("UDPRoute", None),
+            ("Pod", None),
             ("", None),
         ] {
             let found = target(text).map(|target| (target.kind, target.name));

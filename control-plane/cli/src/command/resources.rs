@@ -128,7 +128,7 @@ pub(crate) async fn diff(args: &FileArgs) -> anyhow::Result<Outcome> {
                 compare(
                     "",
                     Some(&stored.body["document"]),
-                    Some(&new.document),
+                    Some(&new.shown()),
                     &mut changes,
                 );
             }

@@ -62,16 +62,19 @@ pub fn server(world: &World, service: &ServiceName) -> Vec<(Option<u16>, Protect
 }
 
 /// The targets for which an older policy applies instead, each with it.
-pub(super) fn conflicts(world: &World, stored: &Stored) -> Vec<(ServiceName, ResourceKey)> {
+pub(super) fn conflicts(world: &World, stored: &Stored) -> Vec<(String, ResourceKey)> {
     let Spec::ServerPolicy(spec) = &stored.resource.spec else {
         return Vec::new();
     };
     let own = &stored.resource.key;
     let lost = |target: &crate::resource::reference::TargetRef| {
+        if target.route(&own.namespace).is_some() {
+            return None;
+        }
         let service = target.target(&own.namespace);
         let (winner, _) = oldest(world, &service, target.port())?;
         let winner = &winner.resource.key;
-        (winner != own).then(|| (service.clone(), winner.clone()))
+        (winner != own).then(|| (service.to_string(), winner.clone()))
     };
     spec.target_refs.iter().filter_map(lost).collect()
 }
@@ -108,6 +111,7 @@ fn policies<'w>(
 fn ports_of(spec: &ServerPolicySpec, service: &ServiceName) -> impl Iterator<Item = Option<u16>> {
     spec.target_refs
         .iter()
+        .filter(|target| target.route(&service.namespace).is_none())
         .filter(|target| target.target(&service.namespace) == *service)
         .map(crate::resource::reference::TargetRef::port)
 }

@@ -189,7 +189,7 @@ impl CallPolicy {
 }
 
 impl Timeouts {
-    fn check(&self, base: &str, check: &mut Checker<'_>) {
+    pub(crate) fn check(&self, base: &str, check: &mut Checker<'_>) {
         if let (Some(request), Some(each)) = (self.request, self.backend_request)
             && request > ZERO
             && each > request
@@ -203,14 +203,18 @@ impl Timeouts {
 }
 
 impl Retry {
-    fn check(&self, base: &str, check: &mut Checker<'_>) {
-        let base = format!("{base}.retry");
+    pub(crate) fn check_attempts(&self, base: &str, check: &mut Checker<'_>) {
         check.require(
             self.attempts
                 .is_none_or(|attempts| attempts <= MAX_ATTEMPTS),
             format!("{base}.attempts"),
             format!("expected at most {MAX_ATTEMPTS} retries"),
         );
+    }
+
+    fn check(&self, base: &str, check: &mut Checker<'_>) {
+        let base = format!("{base}.retry");
+        self.check_attempts(&base, check);
         for (index, method) in self.methods.iter().flatten().enumerate() {
             check_method(check, format!("{base}.methods[{index}]"), method);
         }
@@ -259,10 +263,15 @@ impl CircuitBreaker {
 }
 
 impl Backoff {
+    /// Whether a step can be as long.
+    pub(crate) fn is_step(step: Duration) -> bool {
+        step > ZERO && step <= MAX_WINDOW
+    }
+
     fn check(&self, base: &str, check: &mut Checker<'_>) {
         for (name, value) in [("base", self.base), ("max", self.max)] {
             check.require(
-                value.is_none_or(|value| value > ZERO && value <= MAX_WINDOW),
+                value.is_none_or(Self::is_step),
                 format!("{base}.{name}"),
                 format!("expected more than 0s and at most {MAX_WINDOW}"),
             );

@@ -170,7 +170,7 @@ const FRAMING: [&str; 8] = [
 ];
 
 impl StaticResponse {
-    fn check(&self, base: &str, check: &mut Checker<'_>) {
+    pub(crate) fn check(&self, base: &str, check: &mut Checker<'_>) {
         check.require(
             (200..=599).contains(&self.status),
             format!("{base}.status"),

@@ -9,16 +9,26 @@ pub mod call_policy;
 pub mod failures;
 pub mod fallback;
 pub mod fault;
+pub mod gateway;
+pub mod grpc_route;
 pub mod health_check;
 pub mod hedge;
+pub mod http_route;
 pub mod load_balancer;
 pub mod mesh_config;
 pub mod mirror;
+pub mod namespace;
 pub mod reference;
+pub mod reference_grant;
 pub mod retry_condition;
+pub mod route;
+pub mod secret;
 pub mod server_policy;
 pub mod service;
 pub mod status;
+pub mod stream_rule;
+pub mod tcp_route;
+pub mod tls_route;
 pub mod traffic_policy;
 
 use std::collections::BTreeMap;
@@ -37,6 +47,9 @@ use traffic_policy::TrafficPolicySpec;
 
 /// The namespace of what names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The version of selvage's own kinds.
+pub const API_VERSION: &str = "selvage.dev/v1";
 
 /// Labels, and annotations, of one resource or endpoint.
 pub const MAX_LABELS: usize = 64;
@@ -57,16 +70,40 @@ pub enum ResourceKind {
     ServerPolicy,
     /// Who may call what.
     AuthorizationPolicy,
+    /// Where traffic enters the mesh.
+    Gateway,
+    /// Where HTTP requests go.
+    HttpRoute,
+    /// Where gRPC calls go.
+    GrpcRoute,
+    /// Where TLS connections go, unopened.
+    TlsRoute,
+    /// Where connections of opaque bytes go.
+    TcpRoute,
+    /// Who may refer to what is here.
+    ReferenceGrant,
+    /// Certificates with their keys.
+    Secret,
+    /// A namespace with its labels.
+    Namespace,
 }
 
 impl ResourceKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 13] = [
         Self::MeshConfig,
         Self::Service,
         Self::TrafficPolicy,
         Self::ServerPolicy,
         Self::AuthorizationPolicy,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
+        Self::Secret,
+        Self::Namespace,
     ];
 
     /// As written after `kind:`.
@@ -78,6 +115,41 @@ impl ResourceKind {
             Self::TrafficPolicy => "TrafficPolicy",
             Self::ServerPolicy => "ServerPolicy",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::Secret => "Secret",
+            Self::Namespace => "Namespace",
+        }
+    }
+
+    /// The versions it may be written in; a document that says none is of the first.
+    #[must_use]
+    pub fn api_versions(self) -> &'static [&'static str] {
+        match self {
+            Self::MeshConfig
+            | Self::TrafficPolicy
+            | Self::ServerPolicy
+            | Self::AuthorizationPolicy => &[API_VERSION],
+            Self::Service => &[API_VERSION, "v1"],
+            Self::Secret | Self::Namespace => &["v1"],
+            Self::Gateway | Self::HttpRoute | Self::GrpcRoute => &["gateway.networking.k8s.io/v1"],
+            Self::TlsRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
+            Self::TcpRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
+            Self::ReferenceGrant => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1beta1",
+            ],
         }
     }
 
@@ -153,8 +225,8 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// One resource: parsed, and free of contradictions within itself.
-#[derive(Debug)]
+/// One resource: parsed, and free of contradictions within itself. Its `Debug`
+/// shows what it is known by, and nothing that might be secret.
 pub struct Resource {
     /// What it is known by.
     pub key: ResourceKey,
@@ -162,7 +234,8 @@ pub struct Resource {
     pub labels: BTreeMap<String, String>,
     /// What it says.
     pub spec: Spec,
-    /// The document as it was given, to be kept and given back.
+    /// The document as it was given, to be kept. What is given back is
+    /// [`Resource::shown`].
     pub document: serde_json::Value,
     /// Where it was written.
     pub place: Place,
@@ -170,6 +243,8 @@ pub struct Resource {
     pub references: Vec<reference::ServiceReference>,
     /// The services it makes use of besides.
     pub uses: Vec<reference::ServiceReference>,
+    /// The routes it is for.
+    pub routes: Vec<reference::RouteReference>,
     /// Where the fields stand that are judged beside other resources.
     pub(crate) marked: Vec<(String, Place)>,
 }
@@ -181,10 +256,30 @@ impl Resource {
         marked.map_or(&self.place, |(_, place)| place)
     }
 
-    /// The document as YAML.
+    /// The document as it may be shown: with fingerprints in the place of secrets.
+    #[must_use]
+    pub fn shown(&self) -> serde_json::Value {
+        match self.key.kind {
+            ResourceKind::Secret => secret::hide(&self.document),
+            _ => self.document.clone(),
+        }
+    }
+
+    /// Whether the place of a field is known.
+    pub(crate) fn knows(&self, path: &str) -> bool {
+        self.marked.iter().any(|(field, _)| field == path)
+    }
+
+    /// The document as YAML, as it may be shown.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        crate::yaml::write(&self.document)
+        crate::yaml::write(&self.shown())
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resource({})", self.key)
     }
 }
 
@@ -201,6 +296,47 @@ pub enum Spec {
     ServerPolicy(ServerPolicySpec),
     /// Who may call what.
     AuthorizationPolicy(AuthorizationPolicySpec),
+    /// Where traffic enters the mesh.
+    Gateway(Box<gateway::GatewaySpec>),
+    /// Where HTTP requests go.
+    HttpRoute(Box<http_route::HttpRouteSpec>),
+    /// Where gRPC calls go.
+    GrpcRoute(Box<grpc_route::GrpcRouteSpec>),
+    /// Where TLS connections go, unopened.
+    TlsRoute(Box<tls_route::TlsRouteSpec>),
+    /// Where connections of opaque bytes go.
+    TcpRoute(Box<tcp_route::TcpRouteSpec>),
+    /// Who may refer to what is here.
+    ReferenceGrant(Box<reference_grant::ReferenceGrantSpec>),
+    /// Certificates with their keys.
+    Secret(Box<secret::SecretSpec>),
+    /// A namespace with its labels.
+    Namespace(Box<namespace::NamespaceSpec>),
+}
+
+impl Spec {
+    /// What a route attaches to; nothing if it is no route.
+    pub(crate) fn parents(&self) -> &[route::ParentRef] {
+        match self {
+            Self::HttpRoute(spec) => &spec.parent_refs,
+            Self::GrpcRoute(spec) => &spec.parent_refs,
+            Self::TlsRoute(spec) => &spec.parent_refs,
+            Self::TcpRoute(spec) => &spec.parent_refs,
+            _ => &[],
+        }
+    }
+
+    /// The backends that a route leads to and those that get copies, each with
+    /// its field; none of what is no route.
+    pub(crate) fn backends(&self) -> Vec<(String, route::BackendObjectRef)> {
+        match self {
+            Self::HttpRoute(spec) => spec.backends(),
+            Self::GrpcRoute(spec) => spec.backends(),
+            Self::TlsRoute(spec) => stream_rule::backends(&spec.rules),
+            Self::TcpRoute(spec) => stream_rule::backends(&spec.rules),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The part that is the same in every kind.

@@ -29,7 +29,8 @@ const ZERO: Duration = Duration(std::time::Duration::ZERO);
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerPolicySpec {
-    /// The services meant, of the policy's own namespace, or one `port` of each.
+    /// The services meant, of the policy's own namespace, or one `port` of each;
+    /// and the routes, or one rule of each, for what gateways let through.
     pub target_refs: Vec<TargetRef>,
     /// Requests over time.
     pub rate_limit: Option<RateLimit>,
@@ -56,7 +57,7 @@ const fn one_second() -> Duration {
     Duration(std::time::Duration::from_secs(1))
 }
 
-/// Whose requests are counted together: `none`, `identity` or `header:<name>`.
+/// Whose requests are counted together: `none`, `identity`, `sourceIp` or `header:<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RateKey {
     /// All.
@@ -66,6 +67,8 @@ pub enum RateKey {
     Identity,
     /// Those with one value of this header, which is in lower case.
     Header(String),
+    /// Those of one client's address.
+    SourceIp,
 }
 
 impl<'de> Deserialize<'de> for RateKey {
@@ -74,13 +77,14 @@ impl<'de> Deserialize<'de> for RateKey {
         match text.as_str() {
             "none" => Ok(Self::None),
             "identity" => Ok(Self::Identity),
+            "sourceIp" => Ok(Self::SourceIp),
             _ => match text.strip_prefix("header:") {
                 Some(name) => Ok(Self::Header(name.to_ascii_lowercase())),
                 None => {
-                    let near = nearest(&text, ["none", "identity", "header:"]);
+                    let near = nearest(&text, ["none", "identity", "sourceIp", "header:"]);
                     let help = near.map(|near| format!("; did you mean `{near}`?"));
                     Err(D::Error::custom(format!(
-                        "expected `none`, `identity` or `header:<name>`, found `{text}`{}",
+                        "expected `none`, `identity`, `sourceIp` or `header:<name>`, found `{text}`{}",
                         help.unwrap_or_default()
                     )))
                 }
@@ -139,7 +143,21 @@ impl ServerPolicySpec {
                 format!("a policy protects its own namespace, which is `{own_namespace}`"),
             );
         }
+        let of_route = |it: &TargetRef| it.route(own_namespace).is_some();
+        let by_identity = |limit: &RateLimit| limit.key == RateKey::Identity;
+        check.require(
+            !self.rate_limit.as_ref().is_some_and(by_identity)
+                || !self.target_refs.iter().any(of_route),
+            "spec.rateLimit.key",
+            "the clients of a gateway have no identity: `sourceIp` or a header tells them apart",
+        );
+        let mut targets = self.target_refs.iter();
         let concurrency = self.concurrency.as_ref();
+        check.require(
+            concurrency.is_none() || targets.all(|it| it.route(own_namespace).is_none()),
+            "spec.concurrency",
+            "of a route only `rateLimit` can be said: places are those of a service",
+        );
         let empty = concurrency.is_none_or(|given| *given == Concurrency::default());
         check.require(
             self.rate_limit.is_some() || !empty,

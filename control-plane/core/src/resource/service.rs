@@ -1,6 +1,8 @@
 //! `Service`: what can be called, at which ports, and where it is when no
 //! workload registers it. Refuses to know policy and registrations.
 
+mod core;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +12,10 @@ use selvage_certs::SpiffeId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::route::check_section;
 use super::{NotSupportedYet, check_labels};
 use crate::config::Checker;
+pub(crate) use core::CoreServiceSpec;
 
 /// Ports of one service.
 pub const MAX_PORTS: usize = 64;
@@ -41,13 +45,50 @@ pub struct PortSpec {
     pub port: u16,
     /// The number at endpoints given without a port; the same if left out.
     pub target_port: Option<u16>,
-    /// What is spoken.
-    #[serde(default)]
-    pub protocol: Protocol,
-    #[serde(rename = "name")]
-    _name: Option<Unsupported>,
-    #[serde(rename = "appProtocol")]
-    _app_protocol: Option<Unsupported>,
+    /// What routes call it, as `sectionName`.
+    pub name: Option<String>,
+    protocol: Option<Protocol>,
+    app_protocol: Option<AppProtocol>,
+}
+
+impl PortSpec {
+    /// What is spoken; told from the first bytes where nothing is said.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        let meant = self.app_protocol.map(AppProtocol::meant);
+        self.protocol.or(meant).unwrap_or_default()
+    }
+}
+
+/// What a port speaks, as Kubernetes has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    #[serde(rename = "http")]
+    Http,
+    /// HTTP/2 by prior knowledge.
+    #[serde(rename = "kubernetes.io/h2c")]
+    H2c,
+    /// HTTP/1.1 that becomes a WebSocket.
+    #[serde(rename = "kubernetes.io/ws")]
+    Ws,
+    /// gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// Opaque bytes.
+    #[serde(rename = "tcp")]
+    Tcp,
+}
+
+impl AppProtocol {
+    const fn meant(self) -> Protocol {
+        match self {
+            Self::Http | Self::Ws => Protocol::Http,
+            Self::H2c => Protocol::Http2,
+            Self::Grpc => Protocol::Grpc,
+            Self::Tcp => Protocol::Tcp,
+        }
+    }
 }
 
 /// What a port speaks.
@@ -198,8 +239,19 @@ impl ServiceSpec {
             format!("expected 1 to {MAX_PORTS} ports, found {count}"),
         );
         let mut numbers = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for (index, port) in self.ports.iter().enumerate() {
             let path = format!("spec.ports[{index}]");
+            if let Some(name) = &port.name {
+                let path = format!("{path}.name");
+                check_section(check, path.as_str(), name);
+                let message = format!("the port `{name}` is given twice");
+                check.require(names.insert(name), path, message);
+            }
+            if let (Some(_), Some(_)) = (port.protocol, port.app_protocol) {
+                let message = "`protocol` says what is spoken already";
+                check.error(format!("{path}.appProtocol"), message);
+            }
             check.require(
                 port.port > 0,
                 format!("{path}.port"),

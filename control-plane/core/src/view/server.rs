@@ -25,7 +25,7 @@ pub(super) fn server_policies(world: &World, service: &ServiceName) -> Vec<v1::S
         .collect()
 }
 
-fn rate_limit(limit: &RateLimit) -> v1::RateLimit {
+pub(super) fn rate_limit(limit: &RateLimit) -> v1::RateLimit {
     let RateLimit {
         requests,
         per,
@@ -35,6 +35,7 @@ fn rate_limit(limit: &RateLimit) -> v1::RateLimit {
     let (key, header) = match key {
         RateKey::None => (v1::RateLimitKey::None, String::new()),
         RateKey::Identity => (v1::RateLimitKey::Identity, String::new()),
+        RateKey::SourceIp => (v1::RateLimitKey::SourceIp, String::new()),
         RateKey::Header(name) => (v1::RateLimitKey::Header, name.clone()),
     };
     v1::RateLimit {

@@ -1,6 +1,6 @@
 //! How callers treat a service, as it is sent: the defaults stand here.
 
-mod isolation;
+pub(super) mod isolation;
 
 use std::time::Duration;
 

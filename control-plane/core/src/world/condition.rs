@@ -1,71 +1,44 @@
 //! Where a resource stands: what it refers to and is not there, and what it
 //! loses to. In the terms of Gateway API.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::World;
-use crate::attach;
-use crate::diagnostic::Diagnostic;
-use crate::nearest::nearest;
-use crate::resource::reference::ServiceReference;
-use crate::resource::{Resource, ResourceKey, ResourceKind, ServiceName};
+use crate::attach::{self, Registered, Services};
+use crate::resource::{Resource, ResourceKey, Spec};
 
 impl World {
-    /// References to services that are neither documented nor registered.
-    pub(super) fn dangling<'r>(
-        &self,
-        resource: &'r Resource,
-        registered: &BTreeSet<ServiceName>,
-    ) -> Vec<&'r ServiceReference> {
-        let missing = |reference: &&ServiceReference| {
-            let key = ResourceKey {
-                kind: ResourceKind::Service,
-                namespace: reference.target.namespace.clone(),
-                name: reference.target.name.clone(),
-            };
-            !self.resources.contains_key(&key) && !registered.contains(&reference.target)
-        };
-        let all = resource.references.iter().chain(&resource.uses);
-        all.filter(missing).collect()
-    }
-
-    pub(super) fn dangling_warning(
-        &self,
-        reference: &ServiceReference,
-        registered: &BTreeSet<ServiceName>,
-    ) -> Diagnostic {
-        let target = &reference.target;
-        let mut known = self.services();
-        known.extend(registered.iter().cloned());
-        let near = nearest(
-            &target.name,
-            known
-                .iter()
-                .filter(|name| name.namespace == target.namespace)
-                .map(|name| name.name.as_str()),
-        );
-        let elsewhere = known.iter().find(|name| name.name == target.name);
-        let help = match (near, elsewhere) {
-            (_, Some(other)) => Some(format!("there is one in namespace `{}`", other.namespace)),
-            (Some(near), None) => Some(format!("did you mean `{near}`?")),
-            (None, None) => None,
-        };
-        let message = format!("the service {target} has no document and no workload registers it");
-        Diagnostic::warning(&reference.place, &reference.path, message).with_help(help)
+    /// Whether the routes a policy is for are there.
+    fn routes_condition(&self, resource: &Resource) -> Condition {
+        match self.dangling_routes(resource).first() {
+            Some(found) => Condition {
+                kind: "ResolvedRefs",
+                status: false,
+                reason: "TargetNotFound",
+                message: found.message.clone(),
+            },
+            None => Condition::holds("ResolvedRefs", "ResolvedRefs"),
+        }
     }
 
     /// Where a resource stands, in the terms of Gateway API.
     #[must_use]
-    pub fn conditions(
-        &self,
+    pub fn conditions<'r>(
+        &'r self,
         key: &ResourceKey,
-        registered: &BTreeSet<ServiceName>,
+        registered: impl Into<Registered<'r>>,
     ) -> Vec<Condition> {
+        let services = Services::new(self, registered);
         let Some(stored) = self.resources.get(key) else {
             return Vec::new();
         };
+        match &stored.resource.spec {
+            Spec::Gateway(_) => return self.gateway_conditions(key),
+            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TlsRoute(_) | Spec::TcpRoute(_) => {
+                return self.route_conditions(stored, services);
+            }
+            _ => {}
+        }
         let mut conditions = Vec::new();
         let conflicts = attach::conflicts(self, stored);
         match conflicts.first() {
@@ -77,14 +50,14 @@ impl World {
             }),
             None => conditions.push(Condition::holds("Accepted", "Accepted")),
         }
-        match self.dangling(&stored.resource, registered).first() {
+        match self.dangling(&stored.resource, services).first() {
             Some(reference) => conditions.push(Condition {
                 kind: "ResolvedRefs",
                 status: false,
                 reason: "TargetNotFound",
                 message: format!("there is no service {}", reference.target),
             }),
-            None => conditions.push(Condition::holds("ResolvedRefs", "ResolvedRefs")),
+            None => conditions.push(self.routes_condition(&stored.resource)),
         }
         conditions
     }
@@ -105,7 +78,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn holds(kind: &'static str, reason: &'static str) -> Self {
+    pub(crate) fn holds(kind: &'static str, reason: &'static str) -> Self {
         Self {
             kind,
             status: true,

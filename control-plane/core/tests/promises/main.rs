@@ -7,11 +7,15 @@
 mod attachment;
 mod balancing;
 mod config;
+mod gateways;
 mod health;
 mod hostile;
 mod isolation;
+mod overlap;
 mod parsing;
 mod registry;
+mod routes;
+mod secrets;
 mod server_policy;
 mod views;
 mod world;

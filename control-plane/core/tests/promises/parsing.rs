@@ -94,19 +94,19 @@ fn kinds_are_told_apart() {
         ),
         (
             "kind: Pod",
-            "1:7 kind: unknown kind `Pod` / known kinds: `MeshConfig`, `Service`, `TrafficPolicy`, `ServerPolicy`, `AuthorizationPolicy`",
+            "1:7 kind: unknown kind `Pod` / known kinds: `MeshConfig`, `Service`, `TrafficPolicy`, `ServerPolicy`, `AuthorizationPolicy`, `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute`, `TCPRoute`, `ReferenceGrant`, `Secret`, `Namespace`",
         ),
         (
-            "kind: HTTPRoute",
-            "1:7 kind: `HTTPRoute` of gateway.networking.k8s.io/v1 is not supported yet",
+            "kind: HttpRoute",
+            "1:7 kind: unknown kind `HttpRoute` / did you mean `HTTPRoute`?",
         ),
         (
-            "{apiVersion: v1, kind: Service}",
-            "1:24 kind: `Service` of v1 is not supported yet",
+            "{apiVersion: v1, kind: HTTPRoute}",
+            "1:14 apiVersion: `HTTPRoute` is of version `gateway.networking.k8s.io/v1`, found `v1`",
         ),
         (
             "{apiVersion: selvage.dev/v2, kind: Service}",
-            "1:14 apiVersion: `Service` is of version `selvage.dev/v1`, found `selvage.dev/v2`",
+            "1:14 apiVersion: `Service` is of version `selvage.dev/v1` or `v1`, found `selvage.dev/v2`",
         ),
         (
             "Kind: Service",
@@ -145,8 +145,8 @@ fn services_are_refused_for_what_cannot_be() {
             "3:37 spec.ports[0].protocol: unknown value `htpp` / did you mean `http`?",
         ),
         (
-            "{ports: [{port: 80, appProtocol: http}]}",
-            "3:40 spec.ports[0].appProtocol: not supported yet",
+            "{ports: [{port: 80, protocol: grpc, appProtocol: http}]}",
+            "3:56 spec.ports[0].appProtocol: `protocol` says what is spoken already",
         ),
         (
             "{ports: [{port: 80}], endpoints: [{address: db.internal:5432}]}",
@@ -255,8 +255,8 @@ fn traffic_policies_are_refused_for_contradictions() {
             "3:20 spec.targetRefs: expected 1 to 16 targets, found 0",
         ),
         (
-            "[{kind: HTTPRoute, name: a}]",
-            "3:28 spec.targetRefs[0].kind: `HTTPRoute` is not supported yet",
+            "[{kind: TCPRoute, name: a}]",
+            "3:28 spec.targetRefs[0].kind: unknown kind `TCPRoute` / did you mean `HTTPRoute`?",
         ),
         (
             "[{kind: service, name: a}]",
@@ -264,7 +264,7 @@ fn traffic_policies_are_refused_for_contradictions() {
         ),
         (
             "[{kind: Service, name: a, sectionName: b}]",
-            "3:59 spec.targetRefs[0].sectionName: not supported yet",
+            "3:59 spec.targetRefs[0].sectionName: of a route it names a rule; a service is meant whole",
         ),
         (
             "[{kind: Service, name: A}]",

@@ -194,7 +194,8 @@ fn the_port_over_the_service_part_by_part_and_the_oldest_of_equals() {
         found.find(|key| key.name == name).unwrap().clone()
     };
     for (name, accepted) in [("z", true), ("a", false), ("port", true)] {
-        let conditions = world.conditions(&key(name), &[orders()].into());
+        let conditions =
+            world.conditions(&key(name), &std::collections::BTreeSet::from([orders()]));
         assert_eq!(conditions[0].status, accepted, "{name}");
     }
 }

@@ -377,7 +377,7 @@ fn a_static_view_is_the_workload_and_every_document() {
     let world = world_of(&format!(
         "{RATINGS}kind: Service\nmetadata: {{name: b}}\nspec: {{ports: [{{port: 1}}]}}\n"
     ));
-    let view = static_view(&world, &WorkloadKey::new("shop", "w1"), &ratings());
+    let view = static_view(&world, &WorkloadKey::new("shop", "w1"), &ratings(), None);
     let names: Vec<_> = view
         .iter()
         .map(|resource| {

@@ -141,6 +141,19 @@ impl Bench {
 }
 
 #[test]
+fn a_session_stays_while_its_endpoint_is_well() {
+    let mut bench = Bench::new(&[(1, true), (0, true), (1, false), (1, true)]);
+    bench.break_endpoint(3);
+    let pinned = |index: usize| {
+        let (endpoint, state) = (&bench.endpoints[index], &bench.states[index]);
+        pick_pinned(endpoint, state, index, bench.now).map(|picked| picked.index)
+    };
+    let picked: Vec<_> = (0..4).map(pinned).collect();
+    // A weight of 0 takes no new sessions; unhealthy and open take none at all.
+    assert_eq!(picked, [Some(0), Some(1), None, None]);
+}
+
+#[test]
 fn nothing_to_pick_fails_fast() {
     for kinds in [
         &[][..],

@@ -36,6 +36,7 @@ fn ask(
     let asking = Asking {
         caller: &|| server.caller(identity.as_ref()),
         identity: identity.as_ref(),
+        source: None,
         headers: Some(&headers),
         criticality: Criticality::Default,
     };
@@ -92,6 +93,7 @@ fn what_is_over_its_rate_is_told_when_to_come_again() {
     let asking = Asking {
         caller: &|| unreachable!("no policy bounds callers"),
         identity: None,
+        source: None,
         headers: None,
         criticality: Criticality::Critical,
     };
@@ -165,6 +167,7 @@ fn opaque_connections_have_places_of_a_fixed_limit_and_tunnels_none_of_an_adapti
         let asking = Asking {
             caller: &|| unreachable!("no policy bounds callers"),
             identity: None,
+            source: None,
             headers: None,
             criticality: Criticality::Default,
         };

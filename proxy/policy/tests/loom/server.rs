@@ -48,6 +48,7 @@ impl Port {
         let asking = Asking {
             caller: &|| self.server.caller(None),
             identity: None,
+            source: None,
             headers: Some(headers),
             criticality,
         };

@@ -199,6 +199,8 @@ pub(crate) fn snapshot(policy: &TrafficPolicy, addresses: &[SocketAddr]) -> Snap
         port: PORT,
         protocol: Protocol::Http,
         endpoints: endpoints.collect(),
+        routes: None,
+        streams: Vec::new(),
     };
     let service = Service {
         name: service_name(),
@@ -219,5 +221,6 @@ pub(crate) fn snapshot(policy: &TrafficPolicy, addresses: &[SocketAddr]) -> Snap
         },
         inbound: InboundPolicy::default(),
         services: HashMap::from([(service.name.clone(), Arc::new(service))]),
+        gateway: None,
     }
 }

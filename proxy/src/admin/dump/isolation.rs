@@ -92,7 +92,7 @@ pub(super) fn mirror(policy: &MirrorPolicy) -> Value {
     })
 }
 
-fn backend(backend: &Backend) -> Value {
+pub(super) fn backend(backend: &Backend) -> Value {
     let Backend { service, port } = backend;
     json!({ "service": service.to_string(), "port": port })
 }

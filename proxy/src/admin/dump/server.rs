@@ -50,11 +50,12 @@ fn policy(port: Option<u16>, policy: &ServerPolicy) -> Value {
     })
 }
 
-fn rate_limit(limit: &RateLimit) -> Value {
+pub(super) fn rate_limit(limit: &RateLimit) -> Value {
     let RateLimit { rate, key } = limit;
     let key = match key {
         RateKey::None => "none".to_owned(),
         RateKey::Identity => "identity".to_owned(),
+        RateKey::SourceIp => "sourceIp".to_owned(),
         RateKey::Header(name) => format!("header:{name}"),
     };
     json!({

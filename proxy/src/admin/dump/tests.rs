@@ -33,6 +33,8 @@ fn a_snapshot_is_shown_whole() {
         port: 80,
         protocol: Protocol::Http,
         endpoints: vec![Arc::new(endpoint)],
+        routes: None,
+        streams: Vec::new(),
     };
     let retry = RetryPolicy {
         attempts: 2,
@@ -93,6 +95,7 @@ fn a_snapshot_is_shown_whole() {
             ..InboundPolicy::default()
         },
         services: [(ratings(), Arc::new(service))].into(),
+        gateway: None,
     });
     for (pointer, expected) in [
         ("/revision", json!(7)),

@@ -15,9 +15,40 @@ fn what_is_wrong_is_refused_with_its_place() {
             "outbound: { address: here }",
             &["sidecar.yaml:4:", "outbound.address", "127.0.0.1:15001"],
         ),
+        ("gateway: {}", &["gateway.name", "is missing"]),
         (
             "gateway: { name: public }",
-            &["gateway", "not supported yet"],
+            &["workload.service", "is not the Gateway's name, `public`"],
+        ),
+        ("gateway: { nam: public }", &["sidecar.yaml:4:", "name"]),
+        ("gateway: { name: a.b }", &["gateway.name", "DNS label"]),
+        (
+            "gateway: { name: public, address: here }",
+            &["gateway.address", "0.0.0.0"],
+        ),
+        (
+            "gateway: { name: public, ports: { web: 8080 } }",
+            &["sidecar.yaml:4:", "expected a port such as 443"],
+        ),
+        (
+            "gateway: { name: public, ports: { 80: 8080, 81: 8080 } }",
+            &["gateway.ports.81", "8080 is already taken"],
+        ),
+        (
+            "gateway: { name: public, ports: { 80: 15020 } }",
+            &["gateway.ports.80", "already taken by `telemetry.address`"],
+        ),
+        (
+            "gateway: { name: public, trustedHops: 17 }",
+            &["gateway.trustedHops", "at most 16"],
+        ),
+        (
+            "gateway: { name: public }\ninbound: { ports: [{ port: 1 }] }",
+            &["inbound", "contradicts `gateway`"],
+        ),
+        (
+            "gateway: { name: public }\noutbound: { address: 127.0.0.1:1 }",
+            &["outbound", "contradicts `gateway`"],
         ),
         (
             "static: { resources: ./r }",

@@ -53,7 +53,7 @@ fn server_policy(message: &v1::ServerPolicy) -> Result<ServerPolicy, InvalidReso
     Ok(policy)
 }
 
-fn rate_limit(message: &v1::RateLimit) -> Result<RateLimit, InvalidResource> {
+pub(super) fn rate_limit(message: &v1::RateLimit) -> Result<RateLimit, InvalidResource> {
     let v1::RateLimit {
         requests,
         per,
@@ -64,6 +64,7 @@ fn rate_limit(message: &v1::RateLimit) -> Result<RateLimit, InvalidResource> {
     let key = match message.key() {
         v1::RateLimitKey::None => RateKey::None,
         v1::RateLimitKey::Identity => RateKey::Identity,
+        v1::RateLimitKey::SourceIp => RateKey::SourceIp,
         v1::RateLimitKey::Header => RateKey::Header(
             http::HeaderName::from_bytes(header.as_bytes())
                 .map_err(|error| invalid("server.rate_limit.header", error))?,

@@ -10,6 +10,7 @@ use selvage_policy::snapshot::{
     Endpoint, EndpointKey, Protocol, Service, ServiceName, ServicePort,
 };
 
+use super::route::Attached;
 use super::traffic::traffic_policy;
 use super::{InvalidResource, absent, invalid};
 
@@ -20,9 +21,12 @@ pub(super) fn decode_service(message: &v1::Service) -> Result<Service, InvalidRe
         ports,
         endpoints,
         policy,
+        http_routes,
+        stream_routes,
     } = message;
     let service = ServiceName::new(namespace, name);
     let policy = policy.as_ref().ok_or_else(|| absent("policy"))?;
+    let attached = Attached::decode(http_routes, stream_routes)?;
     let mut decoded = Vec::with_capacity(ports.len());
     for message in ports {
         let v1::ServicePort {
@@ -46,6 +50,8 @@ pub(super) fn decode_service(message: &v1::Service) -> Result<Service, InvalidRe
             port,
             protocol: protocol(message.protocol())?,
             endpoints: serving,
+            routes: attached.routes(port),
+            streams: attached.streams(port),
         }));
     }
     decoded.sort_by_key(|port| port.port);
@@ -56,7 +62,7 @@ pub(super) fn decode_service(message: &v1::Service) -> Result<Service, InvalidRe
     })
 }
 
-fn port_number(field: &str, number: u32) -> Result<u16, InvalidResource> {
+pub(super) fn port_number(field: &str, number: u32) -> Result<u16, InvalidResource> {
     u16::try_from(number)
         .ok()
         .filter(|port| *port != 0)

@@ -16,6 +16,8 @@ use super::balancer::balancer;
 use super::health;
 use super::{InvalidResource, absent, invalid, method};
 
+pub(super) use self::isolation::{backend, headers, mirror, static_response};
+
 pub(super) fn traffic_policy(
     message: &v1::TrafficPolicy,
 ) -> Result<TrafficPolicy, InvalidResource> {

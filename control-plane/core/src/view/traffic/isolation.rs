@@ -5,7 +5,7 @@ use selvage_api::v1;
 
 use super::span;
 use crate::resource::backend::{BackendRef, Header};
-use crate::resource::fallback::{Fallback, FallbackCondition};
+use crate::resource::fallback::{Fallback, FallbackCondition, StaticResponse};
 use crate::resource::fault::Fault;
 use crate::resource::hedge::{Hedge, HedgeDelay};
 use crate::resource::mirror::Mirror;
@@ -41,17 +41,21 @@ pub(super) fn fallback(fallback: &Fallback) -> v1::Fallback {
         response,
     } = fallback;
     let service = service.as_ref().map(|it| To::Service(backend(it)));
-    let response = response.as_ref().map(|it| {
-        To::Response(v1::StaticResponse {
-            status: it.status.into(),
-            headers: it.headers.iter().map(header).collect(),
-            body: it.body.clone().into_bytes(),
-        })
-    });
+    let response = response
+        .as_ref()
+        .map(|it| To::Response(static_response(it)));
     v1::Fallback {
         name: name.clone(),
         on: on.iter().map(fallback_condition).collect(),
         to: service.or(response),
+    }
+}
+
+pub(in crate::view) fn static_response(response: &StaticResponse) -> v1::StaticResponse {
+    v1::StaticResponse {
+        status: response.status.into(),
+        headers: response.headers.iter().map(header).collect(),
+        body: response.body.clone().into_bytes(),
     }
 }
 

@@ -188,6 +188,7 @@ impl Run<'_> {
         let asking = Asking {
             caller: &|| self.server.caller(Some(&identity)),
             identity: Some(&identity),
+            source: None,
             headers: Some(&headers),
             criticality,
         };

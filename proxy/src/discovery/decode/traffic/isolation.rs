@@ -48,7 +48,9 @@ pub(super) fn fallback(message: &v1::Fallback) -> Result<FallbackPolicy, Invalid
     let v1::Fallback { name, on, to } = message;
     let to = match to.as_ref().ok_or_else(|| absent("fallback.to"))? {
         To::Service(message) => FallbackTo::Service(backend("fallback.service", message)?),
-        To::Response(message) => FallbackTo::Response(Arc::new(static_response(message)?)),
+        To::Response(message) => {
+            FallbackTo::Response(Arc::new(static_response("fallback.response", message)?))
+        }
     };
     Ok(FallbackPolicy {
         name: name.as_str().into(),
@@ -72,17 +74,18 @@ fn fallback_on(messages: &[v1::FallbackCondition]) -> Result<FallbackOn, Invalid
     Ok(on)
 }
 
-fn static_response(message: &v1::StaticResponse) -> Result<StaticResponse, InvalidResource> {
+pub(in super::super) fn static_response(
+    field: &str,
+    message: &v1::StaticResponse,
+) -> Result<StaticResponse, InvalidResource> {
     let v1::StaticResponse {
         status: code,
         headers: messages,
         body,
     } = message;
     Ok(StaticResponse {
-        status: status("fallback.response.status", *code)?,
-        headers: headers("fallback.response.headers", messages)?
-            .into_iter()
-            .collect(),
+        status: status(field, *code)?,
+        headers: headers(field, messages)?.into_iter().collect(),
         body: body.clone(),
     })
 }
@@ -124,7 +127,7 @@ pub(super) fn fault(message: &v1::Fault) -> Result<FaultPolicy, InvalidResource>
     })
 }
 
-pub(super) fn mirror(message: &v1::Mirror) -> Result<MirrorPolicy, InvalidResource> {
+pub(in super::super) fn mirror(message: &v1::Mirror) -> Result<MirrorPolicy, InvalidResource> {
     let v1::Mirror {
         service,
         millionths,
@@ -140,7 +143,10 @@ pub(super) fn mirror(message: &v1::Mirror) -> Result<MirrorPolicy, InvalidResour
     })
 }
 
-fn backend(field: &str, message: &v1::Backend) -> Result<Backend, InvalidResource> {
+pub(in super::super) fn backend(
+    field: &str,
+    message: &v1::Backend,
+) -> Result<Backend, InvalidResource> {
     let v1::Backend {
         namespace,
         name,
@@ -168,7 +174,7 @@ fn status(field: &str, code: u32) -> Result<StatusCode, InvalidResource> {
     }
 }
 
-fn headers(
+pub(in super::super) fn headers(
     field: &str,
     messages: &[v1::Header],
 ) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidResource> {
