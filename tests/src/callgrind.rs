@@ -15,6 +15,16 @@ const ALLOCATING: [&str; 4] = [
     "mi_malloc",
 ];
 
+/// The same of the C library, for programs that have no other.
+const C_ALLOCATING: [&str; 6] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+];
+
 /// Counts for one process.
 pub struct Callgrind {
     folder: TempDir,
@@ -27,6 +37,8 @@ pub struct Executed {
     pub instructions: u64,
     /// Calls of the allocator.
     pub allocations: u64,
+    /// Calls of the C library's.
+    pub c_allocations: u64,
 }
 
 impl Callgrind {
@@ -57,6 +69,27 @@ impl Callgrind {
             "--tool=callgrind".to_owned(),
             format!("--callgrind-out-file={}", self.dumps().display()),
         ]
+    }
+
+    /// The same for a process that counts nothing until [`Callgrind::begin`],
+    /// and is that much faster before.
+    #[must_use]
+    pub fn later(&self) -> Vec<String> {
+        let mut command = self.command();
+        command.push("--instr-atstart=no".to_owned());
+        command
+    }
+
+    /// Counts from now on.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn begin(&self, pid: u32) {
+        let done = Command::new("callgrind_control")
+            .args(["--instr=on", &pid.to_string()])
+            .output()
+            .expect("callgrind_control starts");
+        assert!(done.status.success(), "{done:?}");
     }
 
     /// Ends a part: what process `pid` executed since the last one.
@@ -103,6 +136,7 @@ fn parse(text: &str) -> Executed {
     let mut executed = Executed {
         instructions: 0,
         allocations: 0,
+        c_allocations: 0,
     };
     for line in text.lines() {
         if let Some(total) = line.strip_prefix("totals: ") {
@@ -115,11 +149,14 @@ fn parse(text: &str) -> Executed {
             if line.starts_with('c') {
                 callee = names.get(id).copied().unwrap_or_default();
             }
-        } else if let Some(calls) = line.strip_prefix("calls=")
-            && ALLOCATING.contains(&callee)
-        {
+        } else if let Some(calls) = line.strip_prefix("calls=") {
             let count = calls.split(' ').next().unwrap_or_default();
-            executed.allocations += count.parse::<u64>().expect("a count");
+            let count: u64 = count.parse().expect("a count");
+            if ALLOCATING.contains(&callee) {
+                executed.allocations += count;
+            } else if C_ALLOCATING.contains(&callee) {
+                executed.c_allocations += count;
+            }
         }
     }
     executed
@@ -133,8 +170,10 @@ mod tests {
     fn calls_of_the_allocator_are_summed_over_their_callers() {
         let dump = "fn=(1) work\n10 3\ncfn=(2) mi_malloc_aligned\ncalls=2 1\n10 9\n\
                     fn=(3) more\ncfn=(2)\ncalls=5 1\n7 8\ncfn=(1)\ncalls=9 1\n1 1\n\
-                    fn=(2)\ncfn=(4) mi_page\ncalls=7 1\n1 1\ntotals: 4711\n";
+                    fn=(2)\ncfn=(4) mi_page\ncalls=7 1\n1 1\n\
+                    cfn=(5) malloc\ncalls=3 1\n1 1\ntotals: 4711\n";
         let executed = parse(dump);
         assert_eq!((executed.instructions, executed.allocations), (4711, 7));
+        assert_eq!(executed.c_allocations, 3);
     }
 }

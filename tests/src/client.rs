@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -95,6 +96,17 @@ impl Http1 {
     pub async fn try_connect(address: SocketAddr) -> Result<Self, BoxError> {
         let stream = wait::soon("a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
+        Ok(Self::over(stream).await?)
+    }
+
+    /// On a stream that is there already, such as TLS.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn over<S>(stream: S) -> Result<Self, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection.with_upgrades()).abort_handle();
         Ok(Self { sender, connection })
@@ -154,10 +166,22 @@ impl Http2 {
         stream
             .set_nodelay(true)
             .expect("a connected socket takes options");
+        let connecting = Self::over(stream).await;
+        connecting.expect("a new connection takes a preface")
+    }
+
+    /// On a stream that is there already, such as TLS.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn over<S>(stream: S) -> Result<Self, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.expect("a new connection takes a preface");
+        let (sender, connection) = handshake?;
         let connection = tokio::spawn(connection).abort_handle();
-        Self { sender, connection }
+        Ok(Self { sender, connection })
     }
 
     /// Sends a request and waits for the head of its response; several may be under way.

@@ -11,8 +11,10 @@ pub mod body; // of requests and responses
 pub mod callgrind; // what is executed, counted
 pub mod client; // the callers
 pub mod collector; // what takes their spans
+pub mod conformance; // of routing, with Gateway API
 pub mod control_plane; // what hands out identity and policy
 pub mod envoy; // a foreign proxy, as peer
+pub mod gateway; // a proxy for callers outside the mesh
 pub mod grpc; // calls of all four kinds, both sides
 pub mod h2frames; // HTTP/2, frame by frame
 pub mod load; // many of them, counted

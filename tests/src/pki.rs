@@ -166,6 +166,35 @@ impl Pki {
         self.root.pem()
     }
 
+    /// A TLS client that believes this authority alone, and the names of its certificates.
+    #[must_use]
+    pub fn trusting_client(&self, alpn: &[&str]) -> ClientConfig {
+        self.trusting_client_of(alpn, rustls::ALL_VERSIONS)
+    }
+
+    /// The same, of certain versions of TLS.
+    ///
+    /// # Panics
+    /// When rustls refuses the root.
+    #[must_use]
+    pub fn trusting_client_of(
+        &self,
+        alpn: &[&str],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(self.root.der().clone())
+            .expect("the root is an authority");
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .expect("the provider speaks TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols(alpn);
+        config
+    }
+
     /// A proper identity for a service account.
     #[must_use]
     pub fn account(&self, namespace: &str, account: &str) -> Identity {
@@ -277,6 +306,12 @@ impl Identity {
             .expect("the key belongs to the certificate");
         config.alpn_protocols = protocols(alpn);
         config
+    }
+
+    /// The leaf in DER.
+    #[must_use]
+    pub fn leaf(&self) -> Vec<u8> {
+        self.chain[0].to_vec()
     }
 
     fn private_key(&self) -> PrivateKeyDer<'static> {

@@ -68,7 +68,7 @@ async fn contradictions_and_wrong_types_are_refused() {
     assert_refused(
         &pki,
         base().set("gateway", serde_json::json!({"name": "public"})),
-        &["not supported yet"],
+        &["contradicts `gateway`", "inbound"],
     )
     .await;
     assert_refused(
@@ -102,11 +102,11 @@ async fn resources_that_are_wrong_are_refused_at_the_start() {
         &["TraficPolicy", "TrafficPolicy"],
     )
     .await;
-    let later = "kind: HTTPRoute\nmetadata: { name: orders, namespace: shop }\nspec: {}\n";
+    let extension = "kind: HTTPRoute\nmetadata: { name: orders, namespace: shop }\nspec: { rules: [{ filters: [{ type: ExtensionRef, extensionRef: { group: a, kind: B, name: c } }] }] }\n";
     assert_refused(
         &pki,
-        Sidecar::builder("client").resources(later),
-        &["not supported yet"],
+        Sidecar::builder("client").resources(extension),
+        &["`ExtensionRef` is not supported"],
     )
     .await;
 }

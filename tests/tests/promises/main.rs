@@ -28,6 +28,7 @@ mod metrics; // equal to what the caller counted
 mod prometheus; // found, recorded, alerted, shown
 mod resilience; // when an endpoint fails, the cloth holds
 mod restarts; // again and again
+mod routing; // as Gateway API says
 mod shop; // real services that know nothing of it
 mod structure; // how the source is laid out
 mod tcp; // opaque bytes

@@ -3,8 +3,8 @@
 
 use super::lab::{Lab, commands_of, examples};
 
-/// 20 MiB.
-const SIZE: u64 = 20 << 20;
+/// 24 MiB.
+const SIZE: u64 = 24 << 20;
 
 #[tokio::test]
 async fn an_image_is_one_small_program_that_is_not_root() {

@@ -9,15 +9,16 @@ use std::path::Path;
 use super::{read, shown, sources, workspace};
 
 /// The modules from left to right; those of one row do not know each other.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["main"],
-    &["app"],
+    &["app", "explain"],
     &["connection", "admin"],
     &["request"],
     &["forward"],
     &["worker"],
     &["upstream"],
     &["http"],
+    &["gateway"],
     &["accept", "discovery"],
     &["tls"],
     &["identity"],
