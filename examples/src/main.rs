@@ -76,7 +76,7 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         }
         Role::Sidecar(args) => {
             role::end_with_parent();
-            selvage_proxy::run(&args)
+            selvage_proxy::run(&args, selvage_proxy::Role::Sidecar)
         }
         Role::Service(args) => on_runtime(role::service::run(args)),
         Role::Load(args) => on_runtime(role::load::run(args)),
