@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::{
-    SocketAddr, all, backend, certificate, connect, ending, gateway, listener, named, route,
+    SocketAddr, all, backend, certificate, connect, ending, gateway, hear_out, listener, named,
+    route,
 };
 
 const HOST: &str = "a.example.com";
@@ -229,6 +230,7 @@ async fn slow() -> (App, Arc<Notify>, Arc<Notify>) {
                 asking.notify_one();
                 going.notified().await;
             }
+            hear_out(request).await;
             ok("whole")
         }
     })

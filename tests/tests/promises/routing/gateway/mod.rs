@@ -11,6 +11,9 @@ mod tls; // listeners of HTTPS
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ::http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use selvage_tests::app::{App, ok};
@@ -26,7 +29,18 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// An application that says its name.
 async fn named(name: &'static str) -> App {
-    App::start(move |_| async move { ok(name) }).await
+    App::start(move |request| async move {
+        hear_out(request).await;
+        ok(name)
+    })
+    .await
+}
+
+/// Reads a request to its end: a server that answers without may close the
+/// connection, perhaps as the next request is on its way, and that may be no
+/// one to repeat.
+async fn hear_out(request: Request<Incoming>) {
+    let _ = request.into_body().collect().await;
 }
 
 /// A service of one plaintext endpoint, with its port 80.
