@@ -21,7 +21,7 @@ PATIENCE = 30.0
 # Seconds in which a proxy may end by itself: one that records a profile writes it then.
 GRACE = float(os.environ.get("SELVAGE_BENCH_GRACE", "0"))
 HOST = "orders.shop"
-REQUEST = b"GET / HTTP/1.1\r\nhost: %s\r\n\r\n"
+REQUEST = b"GET %s HTTP/1.1\r\nhost: %s\r\n\r\n"
 
 
 class Broken(Exception):
@@ -38,6 +38,7 @@ class Pair:
     folder: Path
     started: float
     host: str
+    path: str
 
     def pids(self) -> list[int]:
         """Every process of the pair."""
@@ -71,7 +72,7 @@ class Pair:
 
         def answers() -> bool:
             nonlocal last
-            last = ask(self.port("http"), self.host)
+            last = ask(self.port("http"), self.host, self.path)
             return last.startswith("HTTP/1.1 200")
 
         if self._repeat(answers):
@@ -103,16 +104,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Alone:
-    """The caller's side without the other one: its resources by file, and the authority to ask for."""
+    """The caller's side without the other one: its resources by file, and whom to ask for what."""
 
     resources: Mapping[str, str]
     host: str
+    path: str = "/"
 
 
-def ask(port: int, host: str) -> str:
+def ask(port: int, host: str, path: str = "/") -> str:
     """One request; the status line of its answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(REQUEST % host.encode())
+        connection.sendall(REQUEST % (path.encode(), host.encode()))
         return connection.recv(4096).split(b"\r\n", 1)[0].decode(errors="replace")
 
 
@@ -147,7 +149,8 @@ def running_pair(
     app_ports = {name: int(value) for name, value in values.items() if name.startswith("app_")}
     folder = Path(tempfile.mkdtemp(prefix=f"bench-{peer.name}-"))
     sides = [] if peer.is_direct else ["outbound"] if alone else ["inbound", "outbound"]
-    pair = Pair(peer, {**ports, **app_ports}, [], folder, 0.0, alone.host if alone else HOST)
+    whom = (alone.host, alone.path) if alone else (HOST, "/")
+    pair = Pair(peer, {**ports, **app_ports}, [], folder, 0.0, *whom)
     try:
         if sides:
             peer.write(folder, all_values)

@@ -41,7 +41,7 @@ def draw(series: Series, folder: Path) -> dict[str, str]:
     if _memory(series, folder / "memory.svg"):
         drawn["memory.svg"] = "Resident memory of a pair by idle connections, MiB"
     if _scale(series, folder / "scale.svg"):
-        drawn["scale.svg"] = "CPU per request of the caller's side by services and endpoints, µs"
+        drawn["scale.svg"] = "CPU per request of the caller's side by services, routes and endpoints, µs"
     return drawn
 
 
@@ -126,11 +126,11 @@ def _memory(series: Series, path: Path) -> bool:
 
 
 def _scale(series: Series, path: Path) -> bool:
-    drawing, axes = _axes("CPU per request of the caller's side by services and endpoints, µs")
+    drawing, axes = _axes("CPU per request of the caller's side by services, routes and endpoints, µs")
     axes.set_xscale("log")
     index = 0
     for peer in _proxies(series):
-        for what in ("services", "endpoints"):
+        for what in ("services", "routes", "endpoints"):
             names = [one.name for one in SCENARIOS if one.name.startswith(f"{what}-")]
             found = [(float(name.split("-")[1]), series.spread(name, peer, "cpuMicros")) for name in names]
             points = [(at, one) for at, one in found if one]

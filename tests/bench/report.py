@@ -209,7 +209,7 @@ def workers(series: Series) -> list[str]:
 
 
 def scale(series: Series, chosen: list[Scenario]) -> list[str]:
-    """How figures grow with the number of services and endpoints."""
+    """How figures grow with the number of services, routes and endpoints."""
     columns = COLUMNS["scale"]
     rows = []
     for peer in series.peers:

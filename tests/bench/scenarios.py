@@ -18,7 +18,7 @@ MIB_IN_KIB = 1024.0
 BODY = 10 * 2**20
 IDLE_STEPS = (1000, 4000)
 
-# Requests of the scenario with many services are spread over as many of them as there are, up to this.
+# Requests to many services or routes are spread over as many of them as there are, up to this.
 SPREAD = 100
 # Percentiles at a low rate need more requests than the usual length has.
 RATE_TIMES = 3
@@ -257,6 +257,16 @@ spec:
   ports: [{{ port: 80, protocol: http }}]
   endpoints:
 {endpoints}"""
+ROUTE = """---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: route-{name}, namespace: shop }}
+spec:
+  parentRefs: [{{ group: "", kind: Service, name: svc-0 }}]
+  rules:
+    - matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
+      backendRefs: [{{ name: svc-0, port: 80 }}]
+"""
 ROOMY = """---
 kind: TrafficPolicy
 metadata: { name: svc-0, namespace: shop }
@@ -271,14 +281,28 @@ def services(count: int) -> Callable[[Mapping[str, str | int]], Alone]:
 
     def resources(values: Mapping[str, str | int]) -> Alone:
         endpoint = f"    - {{ address: 127.0.0.1:{values['app_http']} }}\n"
-        files = {"mesh.yaml": MESH}
-        for first in range(0, count, DOCUMENTS_PER_FILE):
-            names = range(first, min(first + DOCUMENTS_PER_FILE, count))
-            documents = [SERVICE.format(name=name, endpoints=endpoint) for name in names]
-            files[f"services-{first}.yaml"] = "".join(documents)
-        return Alone(files, "svc-0.shop")
+        documents = [SERVICE.format(name=name, endpoints=endpoint) for name in range(count)]
+        return Alone({"mesh.yaml": MESH, **in_files("services", documents)}, "svc-0.shop")
 
     return resources
+
+
+def routes(count: int) -> Callable[[Mapping[str, str | int]], Alone]:
+    """One service, and that many HTTPRoutes of one path each that lead to it."""
+
+    def resources(values: Mapping[str, str | int]) -> Alone:
+        endpoint = f"    - {{ address: 127.0.0.1:{values['app_http']} }}\n"
+        service = MESH + SERVICE.format(name=0, endpoints=endpoint)
+        documents = [ROUTE.format(name=name) for name in range(count)]
+        return Alone({"mesh.yaml": service, **in_files("routes", documents)}, "svc-0.shop", "/0")
+
+    return resources
+
+
+def in_files(name: str, documents: list[str]) -> dict[str, str]:
+    """Documents by file, in files of a size that people have."""
+    firsts = range(0, len(documents), DOCUMENTS_PER_FILE)
+    return {f"{name}-{first}.yaml": "".join(documents[first : first + DOCUMENTS_PER_FILE]) for first in firsts}
 
 
 def endpoints(count: int) -> Callable[[Mapping[str, str | int]], Alone]:
@@ -297,8 +321,8 @@ def address(index: int) -> str:
     return f"127.0.{1 + index // 250}.{1 + index % 250}"
 
 
-def _spread(count: int) -> list[str]:
-    return ["http1", "--authority", "svc-{}.shop", "--authorities", str(min(count, SPREAD))]
+def _spread(count: int, *over: str) -> list[str]:
+    return ["http1", *over, "--spread", str(min(count, SPREAD))]
 
 
 def _workers(count: int) -> Scenario:
@@ -310,8 +334,12 @@ def _scale() -> list[Scenario]:
     found = []
     for count in (1, 100, 10_000):
         title = f"{count:,} service{'s' if count > 1 else ''}"
-        measure = scaled(_spread(count))
+        measure = scaled(_spread(count, "--authority", "svc-{}.shop"))
         found.append(Scenario(f"services-{count}", "scale", title, measure, alone=services(count), wait=False))
+    for count in (1, 100, 10_000):
+        title = f"{count:,} route{'s' if count > 1 else ''} of one service"
+        measure = scaled(_spread(count, "--authority", "svc-0.shop", "--path", "/{}"))
+        found.append(Scenario(f"routes-{count}", "scale", title, measure, alone=routes(count), wait=False))
     for count in (1, 100, 10_000):
         title = f"{count:,} endpoint{'s' if count > 1 else ''} of one service"
         measure = scaled(["http1", "--authority", "svc-0.shop"], LONG_WARMUP if count > 1000 else 0.5)

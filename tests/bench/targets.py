@@ -53,5 +53,6 @@ TARGETS = [
     Target("Start-up, ms", "start-up", "startMillis", 40.0),
     Target("Two workers: CPU per request ÷ one worker", "workers-2", CPU, 1.1, base="workers-1"),
     Target("10,000 services: CPU per request ÷ 1", "services-10000", CPU, 1.1, base="services-1"),
+    Target("10,000 routes: CPU per request ÷ 1", "routes-10000", CPU, 1.1, base="routes-1"),
     Target("10,000 endpoints: CPU per request ÷ 1", "endpoints-10000", CPU, 1.1, base="endpoints-1"),
 ]  # fmt: skip

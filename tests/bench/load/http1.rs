@@ -31,7 +31,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Ask for a body of this many bytes.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "path")]
     size: Option<usize>,
 }
 
@@ -41,21 +41,26 @@ pub(crate) struct Target {
     /// Where to connect to.
     #[arg(long)]
     pub(crate) target: SocketAddr,
-    /// The authority to ask for; `{}` stands for the numbers below `--authorities`.
+    /// The authority to ask for; `{}` stands for the numbers below `--spread`.
     #[arg(long, default_value = "orders.shop")]
     pub(crate) authority: String,
-    /// Spread requests over this many authorities.
+    /// What to ask it for, over HTTP/1.1; `{}` as in the authority.
+    #[arg(long, default_value = "/")]
+    pub(crate) path: String,
+    /// Spread requests over this many authorities or paths.
     #[arg(long, default_value_t = 1)]
-    pub(crate) authorities: usize,
+    pub(crate) spread: usize,
 }
 
 impl Target {
     /// The requests to send, in turn, as bytes.
-    pub(crate) fn requests(&self, path: &str, close: bool) -> Vec<Vec<u8>> {
+    pub(crate) fn requests(&self, close: bool) -> Vec<Vec<u8>> {
         let end = if close { "connection: close\r\n" } else { "" };
-        (0..self.authorities)
-            .map(|number| self.authority.replace("{}", &number.to_string()))
-            .map(|authority| {
+        (0..self.spread)
+            .map(|number| {
+                let number = number.to_string();
+                let path = self.path.replace("{}", &number);
+                let authority = self.authority.replace("{}", &number);
                 format!(
                     "GET {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: bench\r\n{end}\r\n"
                 )
@@ -158,12 +163,13 @@ impl Connection {
 /// Runs the loop and prints what it measured.
 pub(crate) fn run(options: &Options, reuse: Reuse) -> Result<(), Failure> {
     tally::measure(&options.timing, async |tally| {
-        let path = options
-            .size
-            .map_or_else(|| "/".to_owned(), |size| format!("/bytes/{size}"));
+        let mut target = options.target.clone();
+        if let Some(size) = options.size {
+            target.path = format!("/bytes/{size}");
+        }
         let plan = Rc::new(Plan {
-            target: options.target.target,
-            requests: options.target.requests(&path, reuse == Reuse::Close),
+            target: target.target,
+            requests: target.requests(reuse == Reuse::Close),
             next: Cell::new(0),
             buffer: if options.size.is_some() { LARGE } else { SMALL },
             reuse,

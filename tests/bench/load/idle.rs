@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     setrlimit(Resource::Nofile, raised)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let target = options.target.target;
-    let request = options.target.requests("/", false).concat();
+    let request = options.target.requests(false).concat();
     let held: Result<Vec<Connection>, Failure> = runtime.block_on(async {
         let mut held = Vec::with_capacity(options.connections);
         while held.len() < options.connections {

@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         rps: options.rps,
         connections: options.connections,
     };
-    let request: Arc<[u8]> = options.target.requests("/", false).concat().into();
+    let request: Arc<[u8]> = options.target.requests(false).concat().into();
     let target = options.target.target;
     let threads: Vec<_> = (0..options.connections)
         .map(|number| {
