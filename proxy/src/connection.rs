@@ -309,7 +309,7 @@ async fn detect(
     mut stream: Prefixed<TcpStream>,
     limit: Duration,
 ) -> Option<(Sniffed, Prefixed<TcpStream>)> {
-    if stream.fetch_now() {
+    if stream.fetch_now().await {
         let sniffed = sniff(stream.prefix());
         if sniffed != Sniffed::NeedMore {
             return Some((sniffed, stream));

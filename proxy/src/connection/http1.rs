@@ -7,7 +7,7 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -20,11 +20,13 @@ use hyper_util::rt::TokioIo;
 use selvage_policy::flag::Flag;
 use selvage_policy::snapshot::TrafficPolicy;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::aside::Aside;
 use super::prefixed::Prefixed;
 use super::serve::{LAST_WORD, expiry};
+use crate::clock;
 use crate::error::Reset;
 use crate::http::body::ResponseBody;
 use crate::http::door::{Door, DoorBell, DoorLimits};
@@ -32,6 +34,7 @@ use crate::http::received::Received;
 use crate::lifecycle::Direction;
 use crate::request::{Downstream, Side, handle};
 use crate::telemetry::told::{Spoken, Tls};
+use crate::timers::Alarm;
 use crate::worker::{DEFAULT_ROUTE, Worker};
 
 /// A connection without a request for this long is parked: long enough that one
@@ -112,6 +115,31 @@ fn unless_reset(response: Response<ResponseBody>) -> Result<Response<ResponseBod
     match response.extensions().get::<Reset>() {
         Some(reset) => Err(*reset),
         None => Ok(response),
+    }
+}
+
+/// Wakes a connection when its caller has taken too long.
+#[derive(Default)]
+struct Watch {
+    alarm: Option<Alarm>,
+    /// The moment that has been told of.
+    told: Option<Instant>,
+}
+
+impl Watch {
+    /// Whether the moment has come, and nobody heard of it yet. There is a timer
+    /// only from here on: most short connections end before they wait.
+    fn rings(&mut self, due: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(due) = due.filter(|due| self.told != Some(*due)) else {
+            return false;
+        };
+        let alarm = self.alarm.get_or_insert_with(|| Alarm::at(due));
+        let rings = alarm.poll(due, cx).is_ready();
+        if rings {
+            self.told = Some(due);
+            let _ = clock::now();
+        }
+        rings
     }
 }
 
@@ -208,12 +236,13 @@ where
     {
         let mut told = pin!(self.told());
         let mut aside = Aside::default();
+        let mut watch = Watch::default();
         let (mut fresh, mut watched) = (true, false);
         poll_fn(|cx| {
             if !fresh && !watched && self.closing.is_cancelled() {
                 return Poll::Ready(Stop::Told);
             }
-            if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
+            if let Poll::Ready(result) = self.poll(connection, &mut watch, cx) {
                 return Poll::Ready(Stop::Over(result));
             }
             let in_flight = self.downstream.streams.get() > 0;
@@ -231,16 +260,37 @@ where
         .await
     }
 
+    /// Polls hyper, and once more when its caller has taken too long: the door says what then.
+    fn poll<C>(
+        &self,
+        connection: &mut C,
+        watch: &mut Watch,
+        cx: &mut Context<'_>,
+    ) -> Poll<hyper::Result<()>>
+    where
+        C: Future<Output = hyper::Result<()>> + Unpin,
+    {
+        loop {
+            if let ended @ Poll::Ready(_) = Pin::new(&mut *connection).poll(cx) {
+                return ended;
+            }
+            if !watch.rings(self.bell.due(), cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
     /// Runs a connection that was told to finish. A peer that never speaks
     /// would never let it end.
     async fn last_word<C>(&self, connection: &mut C) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>> + Unpin,
     {
+        let mut watch = Watch::default();
         loop {
             tokio::select! {
                 biased;
-                result = &mut *connection => return result,
+                result = poll_fn(|cx| self.poll(connection, &mut watch, cx)) => return result,
                 () = tokio::time::sleep(LAST_WORD) => {
                     if self.downstream.streams.get() == 0 {
                         return Ok(());

@@ -120,14 +120,21 @@ impl Hello {
 }
 
 impl Prefixed<TcpStream> {
-    /// Keeps what has come already; whether there was anything. The runtime has
-    /// not heard of a socket that was just accepted: to ask it is to wait for
-    /// the next turn of its driver, under a timer, for bytes that mostly lie there.
-    pub(super) fn fetch_now(&mut self) -> bool {
-        let mut space = [0; FIRST_BYTES];
-        let read = (&*SockRef::from(&self.inner)).read(&mut space);
-        // An end and an error are found again where they are waited for.
-        read.is_ok_and(|count| self.keep(&space[..count]) > 0)
+    /// Keeps what has come already; whether there was anything. The runtime takes
+    /// a socket that it accepted itself to hold the first bytes, and knows from a
+    /// read that leaves room that it holds no more: nobody asks in vain then. Of one
+    /// that another worker handed on it has not heard: to ask it is to wait for the
+    /// next turn of its driver, under a timer, for bytes that mostly lie there.
+    pub(super) async fn fetch_now(&mut self) -> bool {
+        match poll_fn(|cx| Poll::Ready(self.poll_fetch(cx))).await {
+            // An end and an error are found again where they are waited for.
+            Poll::Ready(read) => read.is_ok_and(|count| count > 0),
+            Poll::Pending => {
+                let mut space = [0; FIRST_BYTES];
+                let read = (&*SockRef::from(&self.inner)).read(&mut space);
+                read.is_ok_and(|count| self.keep(&space[..count]) > 0)
+            }
+        }
     }
 
     /// What the ClientHello asks for, which stays to be read; `None` where none
@@ -147,6 +154,19 @@ impl Prefixed<TcpStream> {
         };
         let hello = tokio::time::timeout(limit, reading).await.ok()??;
         Some((hello, Self::new(bytes.into(), inner)))
+    }
+}
+
+#[cfg(test)]
+impl Prefixed<TcpStream> {
+    /// Whether the runtime would look at the socket for more, with `look`.
+    pub(super) fn looks(&self, look: impl Fn() -> io::Result<()>) -> bool {
+        let looked = std::cell::Cell::new(false);
+        let _ = self.inner.try_io(tokio::io::Interest::READABLE, || {
+            looked.set(true);
+            look()
+        });
+        looked.get()
     }
 }
 

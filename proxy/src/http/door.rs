@@ -25,7 +25,6 @@ use self::framings::Framings;
 use crate::buffers::write_together;
 use crate::clock;
 use crate::error::ProxyError;
-use crate::timers::Alarm;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -36,11 +35,26 @@ const LEAVING: u8 = 5;
 const UPLOADING: u8 = 6;
 
 /// Told of each request and each end of a response on one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DoorBell {
     state: AtomicU8,
     requests: AtomicU64,
     refused: Mutex<Option<Flag>>,
+    made: Instant,
+    /// Nanoseconds from `made` to the end of the last wait that began.
+    due: AtomicU64,
+}
+
+impl Default for DoorBell {
+    fn default() -> Self {
+        Self {
+            state: AtomicU8::default(),
+            requests: AtomicU64::default(),
+            refused: Mutex::default(),
+            made: clock::recent(),
+            due: AtomicU64::default(),
+        }
+    }
 }
 
 impl DoorBell {
@@ -99,6 +113,23 @@ impl DoorBell {
             .compare_exchange(LEAVING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// When the caller will have taken too long, where it is waited for. The door
+    /// sets no timer: who polls it does, once it is clear that the connection goes on.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let nanos = match self.state.load(Ordering::Relaxed) {
+            IDLE | HEAD | QUIET | UPLOADING => self.due.load(Ordering::Relaxed),
+            _ => 0,
+        };
+        (nanos > 0).then(|| self.made + Duration::from_nanos(nanos))
+    }
+
+    fn waits_until(&self, until: Instant) {
+        let nanos = until.saturating_duration_since(self.made).as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        self.due.store(nanos.max(1), Ordering::Relaxed);
+    }
+
     /// The flag of the request that never reached the journey, if there was one.
     #[must_use]
     pub fn refused(&self) -> Option<Flag> {
@@ -132,9 +163,6 @@ pub struct Door<S> {
     limits: DoorLimits,
     /// What is waited for, and until when.
     wait: Option<(Wait, Instant)>,
-    /// Its own: hyper wants what it may give to an upgrade to be sendable, and
-    /// a worker's timers are not.
-    timer: Option<Alarm>,
     framings: Framings,
     /// Runs while the caller does not read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -146,12 +174,12 @@ impl<S> Door<S> {
     /// Guards one connection, between two requests.
     pub fn new(io: S, bell: Arc<DoorBell>, limits: DoorLimits) -> Self {
         bell.state.store(IDLE, Ordering::Relaxed);
+        bell.due.store(0, Ordering::Relaxed);
         Self {
             io,
             bell,
             limits,
             wait: None,
-            timer: None,
             framings: Framings::default(),
             stalled: None,
             answer: None,
@@ -176,33 +204,33 @@ impl<S> Door<S> {
         }
     }
 
-    /// Ready when the caller took too long in this state.
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<u8> {
+    /// The state in which the caller took too long, at the last look at the clock.
+    fn overdue(&mut self) -> Option<u8> {
         let state = self.state();
-        let Some(limit) = self.limit(state) else {
-            return Poll::Pending;
-        };
+        let limit = self.limit(state)?;
         let wait = (state, self.bell.requests.load(Ordering::Relaxed));
         let until = match self.wait {
             Some((for_this, until)) if for_this == wait => until,
             _ => {
                 let until = clock::now() + limit;
                 self.wait = Some((wait, until));
+                self.bell.waits_until(until);
                 until
             }
         };
-        let timer = self.timer.get_or_insert_with(|| Alarm::at(until));
-        timer.poll(until, cx).map(|()| state)
+        (clock::recent() >= until).then_some(state)
     }
 
     /// Ready when the caller is not waited for any longer.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<u8> {
-        let state = ready!(self.poll_overdue(cx));
-        if state == IDLE && self.limits.quiet.is_some() {
-            self.bell.state.store(QUIET, Ordering::Relaxed);
-            return self.poll_overdue(cx);
-        }
-        Poll::Ready(state)
+    fn poll_patience(&mut self) -> Poll<u8> {
+        let overdue = match self.overdue() {
+            Some(IDLE) if self.limits.quiet.is_some() => {
+                self.bell.state.store(QUIET, Ordering::Relaxed);
+                self.overdue()
+            }
+            overdue => overdue,
+        };
+        overdue.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Times a write that does not progress; an error when that took too long.
@@ -308,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Door<S> {
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                let state = ready!(this.poll_patience(cx));
+                let state = ready!(this.poll_patience());
                 if state == HEAD {
                     this.answer_at_once(cx, Flag::SlowRequest, "head took too long");
                 }
@@ -355,9 +383,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<S> {
         ready!(self.watch(cx, flushed))?;
         // hyper looked for the caller's end while the answer was waited for, found nothing,
         // and does not look again before something comes: the wait begins here.
-        let waits = self.bell.flushed() || self.state() == UPLOADING;
-        if waits && self.poll_overdue(cx).is_ready() {
-            cx.waker().wake_by_ref();
+        if self.bell.flushed() || self.state() == UPLOADING {
+            let _ = self.overdue();
         }
         Poll::Ready(Ok(()))
     }

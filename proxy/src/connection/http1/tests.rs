@@ -348,6 +348,40 @@ async fn a_drain_is_said_in_the_answer_that_is_on_its_way() {
 }
 
 #[tokio::test]
+async fn what_follows_the_last_request_takes_nothing_from_its_answer() {
+    for (more, path) in [(1, "/one"), (1, "/slow"), (10_000, "/one")] {
+        let (scene, mut place, mut caller) = Scene::new().await;
+        let last = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let ((), ended) = scene
+            .plays(&mut place, async {
+                let all = last + &"G".repeat(more);
+                caller.write_all(all.as_bytes()).await.expect("sent");
+                let answer = heard(&mut caller, &format!("<{path}>")).await;
+                assert!(answer.contains("connection: close"), "{answer}");
+                while scene.downstream.streams.get() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        assert!(ended, "{more} bytes more, {path}");
+        assert_eq!(*scene.asked.borrow(), [path]);
+    }
+}
+
+#[tokio::test]
+async fn the_first_bytes_are_read_without_a_second_look_at_the_socket() {
+    let (_scene, place, mut caller) = Scene::new().await;
+    let mut stream = place.expect("accepted");
+    caller.write_all(b"GET / HTTP/1.1").await.expect("sent");
+    assert!(stream.fetch_now().await);
+    assert_eq!(stream.prefix(), b"GET / HTTP/1.1");
+    let looked = stream.looks(|| Err(std::io::ErrorKind::WouldBlock.into()));
+    assert!(!looked, "the runtime knows that it is empty");
+    caller.write_all(b"\r\n").await.expect("sent");
+    assert_eq!(stream.fetch().await.expect("more"), 2);
+}
+
+#[tokio::test]
 async fn a_slow_head_after_the_pause_is_answered_as_one() {
     let (mut scene, mut place, mut caller) = Scene::new().await;
     scene.bounds.limits.head = SHORT * 3;

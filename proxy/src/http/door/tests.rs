@@ -4,8 +4,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// One read that finds nothing, as hyper makes between two requests.
+/// One read that finds nothing, as hyper makes between two requests, after a look at the clock.
 async fn waits(door: &mut Door<tokio::io::DuplexStream>) -> bool {
+    let _ = clock::now();
     std::future::poll_fn(|cx| {
         let mut space = [0; 64];
         let mut buf = ReadBuf::new(&mut space);
@@ -107,6 +108,24 @@ async fn who_is_answered_may_not_idle_within_the_rest_of_its_request() {
     assert!(waits(&mut door).await);
     tokio::time::sleep(idle * 2).await;
     assert!(!waits(&mut door).await, "idle for longer than it may be");
+}
+
+#[tokio::test]
+async fn a_caller_is_waited_for_between_requests_and_not_within_a_journey() {
+    let (ours, _callers) = tokio::io::duplex(64);
+    let idle = Duration::from_secs(60);
+    let bell = Arc::new(DoorBell::default());
+    let mut door = Door::new(ours, bell.clone(), limits(idle, None));
+    assert_eq!(bell.due(), None, "nobody has asked yet");
+    bell.request();
+    assert!(waits(&mut door).await);
+    assert_eq!(bell.due(), None, "the journey has limits of its own");
+    bell.response_ended();
+    assert_eq!(bell.due(), None, "the answer has not left");
+    door.flush().await.expect("flushed");
+    assert_eq!(bell.due(), Some(clock::recent() + idle));
+    bell.leave();
+    assert_eq!(bell.due(), None, "hyper is to end");
 }
 
 /// Whether the caller has heard something: bytes, or the end.
