@@ -14,6 +14,7 @@ use std::sync::Arc;
 use selvage_certs::TrustDomain;
 use serde::Serialize;
 
+use crate::attach::gateway::Standings;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::resource::mesh_config::MeshConfigSpec;
 use crate::resource::{
@@ -29,6 +30,8 @@ pub const MAX_RESOURCES: usize = 100_000;
 pub struct World {
     trust_domain: TrustDomain,
     resources: BTreeMap<ResourceKey, Stored>,
+    /// What was found out of these resources; shared by worlds that are equal.
+    standings: Arc<Standings>,
 }
 
 /// A resource, and when it was first applied.
@@ -91,6 +94,7 @@ impl World {
         Self {
             trust_domain,
             resources: BTreeMap::new(),
+            standings: Arc::default(),
         }
     }
 
@@ -108,6 +112,7 @@ impl World {
     pub fn plan(&self, set: Vec<Resource>, how: Apply<'_>) -> Result<(Self, Change), Diagnostics> {
         let mut errors = Diagnostics::default();
         let mut next = self.clone();
+        next.standings = Arc::default();
         let mut stamp = how.first_stamp;
         let mut change = Change::default();
         let mut given: BTreeMap<ResourceKey, Arc<Resource>> = BTreeMap::new();
@@ -187,12 +192,14 @@ impl World {
 
     /// Removes a resource. False if there was none.
     pub fn delete(&mut self, key: &ResourceKey) -> bool {
+        self.standings = Arc::default();
         self.resources.remove(key).is_some()
     }
 
     /// Replaces everything by what was kept, each with its stamp. What was
     /// taken once is taken again: only the keys are looked at.
     pub fn reset(&mut self, kept: impl IntoIterator<Item = (Resource, u64)>) {
+        self.standings = Arc::default();
         self.resources = kept
             .into_iter()
             .map(|(resource, stamp)| {
@@ -211,6 +218,11 @@ impl World {
     #[must_use]
     pub fn resource(&self, key: &ResourceKey) -> Option<&Stored> {
         self.resources.get(key)
+    }
+
+    /// Where its routes stand with gateways.
+    pub(crate) fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// How many resources there are.

@@ -100,6 +100,7 @@ fn shown(live: &Live, key: &ResourceKey) -> Option<Value> {
     } else {
         "applied"
     };
+    let (conditions, status) = live.world.standing(key, &live.registry);
     let mut shown = json!({
         "kind": key.kind,
         "namespace": key.namespace,
@@ -107,9 +108,9 @@ fn shown(live: &Live, key: &ResourceKey) -> Option<Value> {
         "source": source,
         "stamp": stored.stamp,
         "document": stored.resource.shown(),
-        "conditions": live.world.conditions(key, &live.registry),
+        "conditions": conditions,
     });
-    if let Some(status) = live.world.status(key, &live.registry) {
+    if let Some(status) = status {
         shown["status"] = status;
     }
     Some(shown)

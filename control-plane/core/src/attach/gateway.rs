@@ -6,6 +6,8 @@
 
 mod certificates;
 mod conflicts;
+mod contest;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use crate::resource::route::{Parent, ParentRef};
 use crate::resource::{DEFAULT_NAMESPACE, ResourceKey, ResourceKind, Spec};
 use crate::world::{Condition, Stored, World};
 pub use certificates::Found;
+pub(crate) use standing::Standings;
 
 /// Routes of one listener; the youngest beyond it are not accepted.
 pub const MAX_LISTENER_ROUTES: usize = 10_000;
@@ -170,34 +173,15 @@ fn attached<'w>(
     listener: &Listener,
 ) -> Vec<AttachedRoute<'w>> {
     let wanted = kinds(listener);
-    let mut found: Vec<AttachedRoute<'w>> = wanted
-        .iter()
-        .flat_map(|kind| world.of_kind(*kind))
-        .filter_map(|stored| candidate(world, gateway, listener, stored))
-        .collect();
-    found.sort_by_key(|route| (route.stored.stamp, &route.stored.resource.key));
-    let mut accepted: Vec<AttachedRoute<'w>> = Vec::new();
-    let both = found.iter().any(|it| kind(it) == ResourceKind::HttpRoute)
-        && found.iter().any(|it| kind(it) == ResourceKind::GrpcRoute);
-    let mut has_tcp = false;
-    for route in found {
-        let is_tcp = kind(&route) == ResourceKind::TcpRoute;
-        let taken = is_tcp && has_tcp || both && accepted.iter().any(|it| excludes(it, &route));
-        if !taken && accepted.len() < MAX_LISTENER_ROUTES {
-            has_tcp |= is_tcp;
-            accepted.push(route);
-        }
-    }
-    accepted
+    let routes = world.standings().routes(world, gateway).iter();
+    let found = routes
+        .filter(|stored| wanted.contains(&stored.resource.key.kind))
+        .filter_map(|stored| candidate(world, gateway, listener, stored));
+    contest::settle(found.collect())
 }
 
 fn kind(route: &AttachedRoute<'_>) -> ResourceKind {
     route.stored.resource.key.kind
-}
-
-/// One host is served by HTTPRoutes or by GRPCRoutes, whichever came first.
-fn excludes(older: &AttachedRoute<'_>, younger: &AttachedRoute<'_>) -> bool {
-    kind(older) != kind(younger) && hosts::overlap(&older.hostnames, &younger.hostnames)
 }
 
 /// The route on the listener, if nothing but older routes can keep it from there.
@@ -284,19 +268,20 @@ pub(crate) fn accepted(world: &World, stored: &Stored, parent: &ParentRef) -> Co
     let Some((_, spec)) = gateway(world, &target.namespace, &target.name) else {
         return refuse("NoMatchingParent", format!("there is no {target}"));
     };
-    let named: Vec<&Listener> = spec
+    let named: Vec<(usize, &Listener)> = spec
         .listeners
         .iter()
-        .filter(|listener| names_listener(parent, listener))
+        .enumerate()
+        .filter(|(_, listener)| names_listener(parent, listener))
         .collect();
     if named.is_empty() {
         let message = format!("no listener of {target} has this name and port");
         return refuse("NoMatchingParent", message);
     }
-    let allowed: Vec<&Listener> = named
+    let allowed: Vec<(usize, &Listener)> = named
         .into_iter()
-        .filter(|listener| kinds(listener).contains(&own.kind))
-        .filter(|listener| takes_namespace(world, &target, listener, &own.namespace))
+        .filter(|(_, listener)| kinds(listener).contains(&own.kind))
+        .filter(|(_, listener)| takes_namespace(world, &target, listener, &own.namespace))
         .collect();
     if allowed.is_empty() {
         let message = format!(
@@ -306,49 +291,22 @@ pub(crate) fn accepted(world: &World, stored: &Stored, parent: &ParentRef) -> Co
         return refuse("NotAllowedByListeners", message);
     }
     let hosts = hostnames(stored);
-    let sharing: Vec<&Listener> = allowed
+    let sharing: Vec<(usize, &Listener)> = allowed
         .into_iter()
-        .filter(|listener| hosts::shared(listener.hostname.as_deref(), hosts).is_some())
+        .filter(|(_, listener)| hosts::shared(listener.hostname.as_deref(), hosts).is_some())
         .collect();
     if sharing.is_empty() {
         let message = format!("no listener of {target} is for any of its hosts");
         return refuse("NoMatchingListenerHostname", message);
     }
-    let counts = |listener: &&Listener| {
-        !is_contested(world, &target, listener, stored)
-            || attached(world, &target, listener)
-                .iter()
-                .any(|it| it.stored.resource.key == *own)
-    };
-    if !sharing.iter().any(counts) {
+    let standings = world.standings();
+    let mut sharing = sharing.into_iter();
+    if !sharing.any(|(index, _)| standings.is_attached(world, &target, index, stored)) {
         let message = format!("an older route takes its place on {target}");
         return refuse("Conflicted", message);
     }
     Condition::holds("Accepted", "Accepted")
 }
 
-/// Whether an older route may keep one from a listener that it shares a host
-/// with. Where none may nobody need look further, which matters where all of
-/// many routes are looked at.
-fn is_contested(
-    world: &World,
-    gateway: &ResourceKey,
-    listener: &Listener,
-    stored: &Stored,
-) -> bool {
-    let key = &stored.resource.key;
-    let rival = match key.kind {
-        ResourceKind::HttpRoute => ResourceKind::GrpcRoute,
-        ResourceKind::GrpcRoute => ResourceKind::HttpRoute,
-        other => other,
-    };
-    if rival == ResourceKind::TlsRoute {
-        return false;
-    }
-    let own = candidate(world, gateway, listener, stored);
-    let age = (stored.stamp, key);
-    let is_older = |it: &&Stored| (it.stamp, &it.resource.key) < age;
-    let older = world.of_kind(rival).filter(is_older);
-    let mut older = older.filter_map(|it| candidate(world, gateway, listener, it));
-    own.is_some_and(|own| older.any(|it| hosts::overlap(&it.hostnames, &own.hostnames)))
-}
+#[cfg(test)]
+mod tests;

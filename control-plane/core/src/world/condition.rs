@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 
-use super::World;
+use super::{Stored, World};
 use crate::attach::{self, Registered, Services};
-use crate::resource::{Resource, ResourceKey, Spec};
+use crate::resource::{Resource, ResourceKey};
 
 impl World {
     /// Whether the routes a policy is for are there.
@@ -28,17 +28,15 @@ impl World {
         key: &ResourceKey,
         registered: impl Into<Registered<'r>>,
     ) -> Vec<Condition> {
-        let services = Services::new(self, registered);
-        let Some(stored) = self.resources.get(key) else {
-            return Vec::new();
-        };
-        match &stored.resource.spec {
-            Spec::Gateway(_) => return self.gateway_conditions(key),
-            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TlsRoute(_) | Spec::TcpRoute(_) => {
-                return self.route_conditions(stored, services);
-            }
-            _ => {}
-        }
+        self.standing(key, registered).0
+    }
+
+    /// Those of a resource that is neither a gateway nor a route.
+    pub(super) fn policy_conditions(
+        &self,
+        stored: &Stored,
+        services: Services<'_>,
+    ) -> Vec<Condition> {
         let mut conditions = Vec::new();
         let conflicts = attach::conflicts(self, stored);
         match conflicts.first() {

@@ -8,7 +8,7 @@ use crate::attach::gateway::{self, ListenerState};
 use crate::attach::{self, GATEWAY_GROUP, Referrer, Registered, Services, Unresolved};
 use crate::diagnostic::Diagnostic;
 use crate::resource::route::{Parent, ParentRef};
-use crate::resource::{ResourceKey, ResourceKind, ServiceName, Spec};
+use crate::resource::{Resource, ResourceKey, ResourceKind, ServiceName, Spec};
 
 /// Who judges, as Gateway API names it.
 const CONTROLLER: &str = "selvage.dev/control-plane";
@@ -22,56 +22,36 @@ impl World {
         key: &ResourceKey,
         registered: impl Into<Registered<'r>>,
     ) -> Option<Value> {
-        let stored = self.resources.get(key)?;
+        self.standing(key, registered).1
+    }
+
+    /// [`World::conditions`] and [`World::status`] of one resource, for whoever
+    /// wants both: what they say is found out once.
+    #[must_use]
+    pub fn standing<'r>(
+        &'r self,
+        key: &ResourceKey,
+        registered: impl Into<Registered<'r>>,
+    ) -> (Vec<Condition>, Option<Value>) {
+        let services = Services::new(self, registered);
+        let Some(stored) = self.resources.get(key) else {
+            return (Vec::new(), None);
+        };
         match &stored.resource.spec {
-            Spec::Gateway(_) => Some(self.gateway_status(key)),
-            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TlsRoute(_) | Spec::TcpRoute(_) => {
-                Some(self.route_status(stored, Services::new(self, registered)))
+            Spec::Gateway(_) => {
+                let states = gateway::listeners(self, &key.namespace, &key.name);
+                (of_gateway(&states), Some(gateway_status(&states)))
             }
-            _ => None,
+            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TlsRoute(_) | Spec::TcpRoute(_) => {
+                let parents = attach::parents(&stored.resource).iter();
+                let found: Vec<_> = parents
+                    .map(|parent| self.of_parent(stored, parent, services))
+                    .collect();
+                let status = route_status(&stored.resource, &found);
+                (worst(found), Some(status))
+            }
+            _ => (self.policy_conditions(stored, services), None),
         }
-    }
-
-    /// Whether a route is accepted and leads anywhere: of several parents what
-    /// the first says that something is wrong with.
-    pub(super) fn route_conditions(
-        &self,
-        stored: &Stored,
-        services: Services<'_>,
-    ) -> Vec<Condition> {
-        let mut worst: Option<[Condition; 2]> = None;
-        for parent in attach::parents(&stored.resource) {
-            let found = self.of_parent(stored, parent, services);
-            worst = Some(match worst {
-                None => found,
-                Some(before) => {
-                    let [accepted, resolved] = found;
-                    let [first_accepted, first_resolved] = before;
-                    let first = |first: Condition, other: Condition| match first.status {
-                        true => other,
-                        false => first,
-                    };
-                    [
-                        first(first_accepted, accepted),
-                        first(first_resolved, resolved),
-                    ]
-                }
-            });
-        }
-        worst.map_or_else(Vec::new, Vec::from)
-    }
-
-    fn route_status(&self, stored: &Stored, services: Services<'_>) -> Value {
-        let written = &stored.resource.document["spec"]["parentRefs"];
-        let parents = attach::parents(&stored.resource).iter().enumerate();
-        let parents = parents.map(|(index, parent)| {
-            json!({
-                "parentRef": written[index],
-                "controllerName": CONTROLLER,
-                "conditions": shaped(&self.of_parent(stored, parent, services)),
-            })
-        });
-        json!({ "parents": parents.collect::<Vec<_>>() })
     }
 
     /// `Accepted` and `ResolvedRefs` of a route at one of its parents.
@@ -137,30 +117,55 @@ impl World {
         });
         broken.map(told).collect()
     }
+}
 
-    /// Whether a gateway is accepted and programmed.
-    pub(super) fn gateway_conditions(&self, key: &ResourceKey) -> Vec<Condition> {
-        of_gateway(&gateway::listeners(self, &key.namespace, &key.name))
-    }
+/// Whether a route is accepted and leads anywhere: of several parents what the
+/// first says that something is wrong with.
+fn worst(parents: Vec<[Condition; 2]>) -> Vec<Condition> {
+    let first = |first: Condition, other: Condition| match first.status {
+        true => other,
+        false => first,
+    };
+    let worst = parents.into_iter().reduce(|before, found| {
+        let [first_accepted, first_resolved] = before;
+        let [accepted, resolved] = found;
+        [
+            first(first_accepted, accepted),
+            first(first_resolved, resolved),
+        ]
+    });
+    worst.map_or_else(Vec::new, Vec::from)
+}
 
-    /// `status` of a gateway.
-    fn gateway_status(&self, key: &ResourceKey) -> Value {
-        let states = gateway::listeners(self, &key.namespace, &key.name);
-        let listeners = states.iter().map(|state| {
-            let kind = |kind| json!({ "group": GATEWAY_GROUP, "kind": kind });
-            let kinds = state.kinds.iter().map(|it| kind(it.as_str()));
-            json!({
-                "name": state.listener.name,
-                "attachedRoutes": state.routes.len(),
-                "supportedKinds": kinds.collect::<Vec<_>>(),
-                "conditions": shaped(&state.conditions),
-            })
-        });
+/// `status` of a route, by what was found at each of its parents.
+fn route_status(route: &Resource, found: &[[Condition; 2]]) -> Value {
+    let written = &route.document["spec"]["parentRefs"];
+    let parents = found.iter().enumerate().map(|(index, conditions)| {
         json!({
-            "conditions": shaped(&of_gateway(&states)),
-            "listeners": listeners.collect::<Vec<_>>(),
+            "parentRef": written[index],
+            "controllerName": CONTROLLER,
+            "conditions": shaped(conditions),
         })
-    }
+    });
+    json!({ "parents": parents.collect::<Vec<_>>() })
+}
+
+/// `status` of a gateway.
+fn gateway_status(states: &[ListenerState<'_>]) -> Value {
+    let listeners = states.iter().map(|state| {
+        let kind = |kind| json!({ "group": GATEWAY_GROUP, "kind": kind });
+        let kinds = state.kinds.iter().map(|it| kind(it.as_str()));
+        json!({
+            "name": state.listener.name,
+            "attachedRoutes": state.routes.len(),
+            "supportedKinds": kinds.collect::<Vec<_>>(),
+            "conditions": shaped(&state.conditions),
+        })
+    });
+    json!({
+        "conditions": shaped(&of_gateway(states)),
+        "listeners": listeners.collect::<Vec<_>>(),
+    })
 }
 
 /// A gateway is programmed as soon as one of its listeners is.
