@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::http_route::{check_match_count, check_rule_matches, rule_backends};
+use super::http_route::{check_match_count, check_rule_matches, rules_backends};
 use super::route::filter::{FilterType, RouteFilter, check_filters};
 use super::route::matching::GrpcRouteMatch;
 use super::route::session::SessionPersistence;
@@ -43,16 +43,8 @@ pub struct GrpcRouteRule {
 impl GrpcRouteSpec {
     /// The backends it leads to and those that get copies, each with its field.
     pub(crate) fn backends(&self) -> Vec<(String, BackendObjectRef)> {
-        let rules = self.rules.iter().enumerate();
-        rules
-            .flat_map(|(index, rule)| {
-                rule_backends(
-                    &format!("spec.rules[{index}]"),
-                    &rule.filters,
-                    &rule.backend_refs,
-                )
-            })
-            .collect()
+        let rules = self.rules.iter();
+        rules_backends(rules.map(|rule| (&*rule.filters, &*rule.backend_refs)))
     }
 
     pub(crate) fn check(&self, own_namespace: &str, check: &mut Checker<'_>) {

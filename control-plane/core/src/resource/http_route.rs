@@ -55,16 +55,8 @@ fn every() -> Vec<HttpRouteRule> {
 impl HttpRouteSpec {
     /// The backends it leads to and those that get copies, each with its field.
     pub(crate) fn backends(&self) -> Vec<(String, BackendObjectRef)> {
-        let rules = self.rules.iter().enumerate();
-        rules
-            .flat_map(|(index, rule)| {
-                rule_backends(
-                    &format!("spec.rules[{index}]"),
-                    &rule.filters,
-                    &rule.backend_refs,
-                )
-            })
-            .collect()
+        let rules = self.rules.iter();
+        rules_backends(rules.map(|rule| (&*rule.filters, &*rule.backend_refs)))
     }
 
     pub(crate) fn check(&self, own_namespace: &str, check: &mut Checker<'_>) {
@@ -115,8 +107,18 @@ impl HttpRouteRule {
     }
 }
 
-/// The backends a rule leads to and those that get copies, each with its field.
-pub(super) fn rule_backends(
+/// The backends that rules lead to and those that get copies, each with its
+/// field. Of a rule its filters and its backends.
+pub(super) fn rules_backends<'r>(
+    rules: impl Iterator<Item = (&'r [RouteFilter], &'r [HttpBackendRef<RouteFilter>])>,
+) -> Vec<(String, BackendObjectRef)> {
+    let of_rule = |(index, (filters, backends))| {
+        rule_backends(&format!("spec.rules[{index}]"), filters, backends)
+    };
+    rules.enumerate().flat_map(of_rule).collect()
+}
+
+fn rule_backends(
     rule: &str,
     filters: &[RouteFilter],
     backends: &[HttpBackendRef<RouteFilter>],
