@@ -342,22 +342,28 @@ impl Stream {
     }
 }
 
-/// Subscribes to services before their first use. Beyond the cap each is left
-/// to its own first use.
-fn warm(progress: &mut Progress, ahead: HashSet<ServiceName>) -> Option<v1::DeltaRequest> {
-    let names = ahead
-        .iter()
-        .map(|service| name::service(&service.namespace, &service.name));
-    match progress.session.subscribe(names) {
-        Ok(request) => {
-            progress.wanted.extend(ahead);
-            request
-        }
-        Err(error) => {
-            tracing::warn!(%error, services = ahead.len(), "not subscribed ahead of use");
-            None
+/// Subscribes to services before their first use, as many as there is room
+/// for: those beyond the cap are refused by name, and the others are not.
+fn warm(
+    progress: &mut Progress,
+    ahead: impl IntoIterator<Item = ServiceName>,
+) -> Option<v1::DeltaRequest> {
+    let mut all: Option<v1::DeltaRequest> = None;
+    for service in ahead {
+        let subscription = name::service(&service.namespace, &service.name);
+        match progress.session.subscribe([subscription]) {
+            Ok(request) => {
+                progress.wanted.insert(service);
+                match (&mut all, request) {
+                    (Some(all), Some(more)) => all.subscribe.extend(more.subscribe),
+                    (None, request) => all = request,
+                    (Some(_), None) => {}
+                }
+            }
+            Err(error) => tracing::warn!(%service, %error, "not subscribed ahead of use"),
         }
     }
+    all
 }
 
 /// The services asked for of which the server says that there are none.
@@ -368,4 +374,32 @@ fn absent(progress: &Progress) -> HashSet<ServiceName> {
             .is_absent(&name::service(&service.namespace, &service.name))
     };
     progress.wanted.iter().filter(is_absent).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use selvage_api::name::MAX_SUBSCRIPTIONS;
+
+    use super::*;
+
+    #[test]
+    fn beyond_the_cap_only_what_has_no_room_is_left_out() {
+        let mut progress = Progress {
+            session: Session::new(v1::Hello::default()),
+            wanted: HashSet::new(),
+            kept: None,
+            unkept: false,
+            decoded: decode::Known::default(),
+        };
+        progress.session.open();
+        let service = |number: usize| ServiceName::new("shop", &format!("s{number}"));
+        let first = warm(&mut progress, (0..MAX_SUBSCRIPTIONS - 10).map(service));
+        let first = first.map(|request| request.subscribe.len());
+        assert_eq!(first, Some(MAX_SUBSCRIPTIONS - 10));
+        let rest = warm(&mut progress, (0..MAX_SUBSCRIPTIONS + 10).map(service));
+        let rest = rest.map(|request| request.subscribe.len());
+        assert_eq!(rest, Some(10), "what is new, as far as there is room");
+        assert_eq!(progress.wanted.len(), MAX_SUBSCRIPTIONS);
+        assert!(warm(&mut progress, [service(MAX_SUBSCRIPTIONS)]).is_none());
+    }
 }
