@@ -26,7 +26,7 @@ use crate::discovery::Discovery;
 use crate::identity::Identity;
 use crate::lifecycle::{Condition, Direction, Lifecycle};
 
-pub use self::certificates::CertificateShown;
+pub use self::certificates::{CertificateShown, OneShown};
 pub use self::ports::PortShown;
 
 /// How often files are looked at, and ports tried that could not be bound.

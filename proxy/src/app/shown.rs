@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::EventFilter;
 use crate::admin::clusters::{self, BreakerShown, ChecksShown, time};
-use crate::gateway::{CertificateShown, Gateway, PortShown};
+use crate::gateway::{CertificateShown, Gateway, OneShown, PortShown};
 use crate::journal::{Change, Event};
 use crate::telemetry::metrics::{CertificateKind, EndpointCondition, Gauges};
 use crate::worker::Shared;
@@ -31,6 +31,11 @@ pub(super) fn fill(shared: &Shared, gauges: &mut Gauges) {
             if let Some(expiry) = expiry {
                 gauges.certificate_expiry(kind, expiry);
             }
+        }
+    }
+    for shown in shared.gateway.iter().flat_map(|it| it.certificates()) {
+        if let Some(expires) = shown.expires {
+            gauges.listener_expiry(&shown.listener, expires);
         }
     }
     for (port, state) in &shared.servers {
@@ -188,8 +193,21 @@ pub(super) fn certificates(shared: &Shared) -> Value {
                 listener,
                 expires,
                 error,
+                certificates,
             } = shown;
-            json!({ "listener": &*listener, "expires": expires.and_then(time), "error": error })
+            let one = |OneShown {
+                           name,
+                           expires,
+                           error,
+                       }| {
+                json!({ "name": name, "expires": expires.and_then(time), "error": error })
+            };
+            json!({
+                "listener": &*listener,
+                "expires": expires.and_then(time),
+                "error": error,
+                "certificates": certificates.into_iter().map(one).collect::<Vec<_>>(),
+            })
         });
         all["gateway"] = listeners.collect();
     }

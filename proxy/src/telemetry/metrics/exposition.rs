@@ -90,6 +90,11 @@ const CERTIFICATES: Family = (
     "When certificates expire, since 1970",
     MetricType::GAUGE,
 );
+const LISTENER_CERTIFICATES: Family = (
+    "selvage_gateway_certificate_expiry_timestamp_seconds",
+    "When the first certificate that a listener presents expires, since 1970",
+    MetricType::GAUGE,
+);
 const AUTHORIZATION: Family = (
     "selvage_authorization_decisions_total",
     "Decisions of authorization",
@@ -400,6 +405,11 @@ fn singles(gauges: &Gauges) -> Vec<MetricFamily> {
         CERTIFICATES,
         gauges.certificates.iter().map(expiry).collect(),
     )];
+    if !gauges.listeners.is_empty() {
+        let ends = gauges.listeners.iter();
+        let of_listener = ends.map(|(name, seconds)| gauge(&[("listener", &**name)], *seconds));
+        families.push(family(LISTENER_CERTIFICATES, of_listener.collect()));
+    }
     if let Some(connected) = gauges.discovery_connected {
         families.push(family(
             DISCOVERY,

@@ -23,6 +23,8 @@ pub struct Gauges {
     /// By reason; only what has happened.
     pub(super) spills: BTreeMap<Box<str>, [u64; 2]>,
     pub(super) certificates: BTreeMap<CertificateKind, f64>,
+    /// By listener of the gateway, of which there are few.
+    pub(super) listeners: BTreeMap<Box<str>, f64>,
     pub(super) ports: BTreeMap<u16, PortSum>,
     pub(super) discovery_connected: Option<bool>,
     pub(super) snapshot_version: Option<u64>,
@@ -50,10 +52,12 @@ impl Gauges {
 
     /// When a certificate expires; before 1970 counts as 1970.
     pub fn certificate_expiry(&mut self, kind: CertificateKind, not_after: SystemTime) {
-        let since_epoch = not_after
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.certificates.insert(kind, since_epoch.as_secs_f64());
+        self.certificates.insert(kind, seconds(not_after));
+    }
+
+    /// When the first certificate that a gateway's listener presents expires.
+    pub fn listener_expiry(&mut self, listener: &str, not_after: SystemTime) {
+        self.listeners.insert(listener.into(), seconds(not_after));
     }
 
     /// Whether the stream to the control plane is up.
@@ -65,4 +69,10 @@ impl Gauges {
     pub fn snapshot_version(&mut self, revision: u64) {
         self.snapshot_version = Some(revision);
     }
+}
+
+/// Seconds since 1970; before it counts as then.
+fn seconds(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }

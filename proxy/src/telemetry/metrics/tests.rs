@@ -282,6 +282,7 @@ fn gauges_are_asked_for_at_each_scrape() {
         gauges.endpoints("shop/ratings", EndpointCondition::Open, 1);
         let expiry = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
         gauges.certificate_expiry(CertificateKind::Leaf, expiry);
+        gauges.listener_expiry("web", expiry + Duration::from_secs(1));
     });
     for version in [7.0, 8.0] {
         assert_samples(
@@ -304,6 +305,10 @@ fn gauges_are_asked_for_at_each_scrape() {
                 (
                     r#"selvage_certificate_expiry_timestamp_seconds{kind="leaf"}"#,
                     1.5,
+                ),
+                (
+                    r#"selvage_gateway_certificate_expiry_timestamp_seconds{listener="web"}"#,
+                    2.5,
                 ),
             ],
         );
