@@ -171,7 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while let Some((request, respond)) = ready!(self.connection.poll_accept(cx))? {
             let (worker, downstream) = (self.worker.clone(), self.downstream.clone());
-            tokio::task::spawn_local(exchange(worker, downstream, request, respond));
+            // Boxed: the runtime moves a task several times before it first runs, and once more at its end.
+            let exchange = Box::pin(exchange(worker, downstream, request, respond));
+            tokio::task::spawn_local(exchange);
         }
         Poll::Ready(Ok(()))
     }
@@ -226,8 +228,7 @@ fn exchange(
 }
 
 pin_project! {
-    // Written out: an async block would keep what it was given beside what it made of it, and the
-    // runtime moves a task several times before it first runs.
+    // Written out: an async block would keep what it was given beside what it made of it.
     #[project = ExchangeNow]
     enum Exchange<F> {
         Handling {
