@@ -68,7 +68,7 @@ pub struct Breaker {
     state: State,
     generation: u32,
     /// The last change, and when it was.
-    last: Option<(Instant, Transition)>,
+    last: Option<Box<(Instant, Transition)>>,
 }
 
 /// Each state with only what it needs.
@@ -117,8 +117,8 @@ impl Breaker {
 
     /// The last change of state, and when it was; `None` before the first.
     #[must_use]
-    pub const fn last_transition(&self) -> Option<&(Instant, Transition)> {
-        self.last.as_ref()
+    pub fn last_transition(&self) -> Option<&(Instant, Transition)> {
+        self.last.as_deref()
     }
 
     /// Until when it is open; `None` in other states.
@@ -361,7 +361,7 @@ impl Breaker {
             reason,
             open_for,
         };
-        self.last = Some((now, transition));
+        self.last = Some(Box::new((now, transition)));
         transition
     }
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crate::since;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts events in slices of equal width.
+/// Counts events in slices of equal width. What every count reads comes before the slots.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Ring<const N: usize> {
     start: Instant,
     /// Of one slice, in nanoseconds; at least 1.

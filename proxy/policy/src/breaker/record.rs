@@ -11,8 +11,10 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 /// Slices of the window.
 const SLICES: u32 = 10;
 
-/// What a Closed breaker counts, beside the machine: successes are counted here without its lock.
+/// What a Closed breaker counts, beside the machine: successes are counted here without its lock,
+/// and what they need stands together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Record {
     consecutive: AtomicU32,
     successes: Ring<{ SLICES as usize }>,
