@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -460,6 +460,8 @@ impl Worker {
     /// Closes idle connections, and forgets endpoints that left, for as long
     /// as it is polled.
     pub async fn tidy(self: Rc<Self>) {
+        // What was gone over last: the view, and how many pools were left.
+        let mut seen = (Weak::<View>::new(), 0);
         loop {
             tokio::time::sleep(TIDY).await;
             // The allocator gives pages back only while it is at work. After a burst nobody
@@ -470,6 +472,10 @@ impl Worker {
                 pool.tidy();
             }
             let Ok(view) = self.view() else { continue };
+            // Under the same view only a pool that came since can be of an endpoint that left.
+            if std::ptr::eq(seen.0.as_ptr(), Arc::as_ptr(&view)) && seen.1 == pools.len() {
+                continue;
+            }
             pools.retain(|key, _| {
                 let known = view
                     .live
@@ -482,6 +488,7 @@ impl Worker {
                     found.is_ok()
                 }) || self.apps.iter().any(|app| app.states[0].key() == key)
             });
+            seen = (Arc::downgrade(&view), pools.len());
         }
     }
 }
