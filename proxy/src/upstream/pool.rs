@@ -343,6 +343,10 @@ impl Pool {
     fn give_back(&self, idle: Idle) {
         let mut connections = self.http1.borrow_mut();
         if connections.len() < IDLE && !idle.expires.is_over(idle.since) {
+            if connections.capacity() == 0 {
+                // Room for one: with thousands of endpoints few have more at rest.
+                connections.reserve_exact(1);
+            }
             connections.push(idle);
         }
     }
