@@ -65,6 +65,13 @@ class Figures(unittest.TestCase):
     def test_functions_that_ran_are_ordered_by_how_often(self) -> None:
         self.assertEqual(order.order(PROFILE), ["_often", "_once"])
 
+    def test_functions_seen_at_rest_stand_before_those_of_load(self) -> None:
+        lines = ["fl=(1) ring.c", "fn=(1) _once", "cfn=(2) of_c'2", "fn=(3) 0x4001000", "fn=(4) (below main)"]
+        calls = "\n".join(lines)
+        at_rest = order.seen(calls)
+        self.assertEqual(at_rest, {"_once", "of_c"})
+        self.assertEqual(order.order(PROFILE, at_rest), ["_once", "of_c", "_often"])
+
     def test_a_spread_is_median_least_and_greatest(self) -> None:
         self.assertEqual(spread([3.0, 1.0, 2.0]), Spread(2.0, 1.0, 3.0, 3))
         self.assertEqual(spread([4.0, 1.0]), Spread(2.5, 1.0, 4.0, 2))
