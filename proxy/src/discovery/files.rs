@@ -2,9 +2,10 @@
 //! folder, watched; what does not parse leaves what was running in place.
 
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use selvage_certs::TrustDomain;
 use selvage_core::diagnostic::Diagnostics;
@@ -17,6 +18,8 @@ use super::{Discovery, decode};
 
 /// How often the folder is looked at; a change takes effect within a second.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// A file that changed within this time may change again under the same stamp: file systems count in coarse steps.
+const SETTLED: Duration = Duration::from_secs(2);
 /// More than this is not a folder of policies.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -45,25 +48,31 @@ pub enum InvalidResources {
 /// Name and text of each source, in the order of their names.
 pub type Sources = Vec<(String, String)>;
 
+/// The file itself, or all `*.yaml`, `*.yml` and `*.json` of a folder, in the order of their names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, InvalidResources> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable(path))? {
+        let file = entry.map_err(unreadable(path))?.path();
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("yaml" | "yml" | "json")) && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> InvalidResources + use<> {
+    let path = path.to_owned();
+    move |source| InvalidResources::Unreadable { path, source }
+}
+
 /// Reads a file, or all `*.yaml`, `*.yml` and `*.json` of a folder.
 pub fn read(path: &Path) -> Result<Sources, InvalidResources> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| InvalidResources::Unreadable { path, source }
-    };
-    let mut files = Vec::new();
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(unreadable(path))? {
-            let file = entry.map_err(unreadable(path))?.path();
-            let extension = file.extension().and_then(|extension| extension.to_str());
-            if matches!(extension, Some("yaml" | "yml" | "json")) && file.is_file() {
-                files.push(file);
-            }
-        }
-        files.sort();
-    } else {
-        files.push(path.to_owned());
-    }
+    let files = files(path)?;
     let mut total = 0;
     let mut sources = Vec::with_capacity(files.len());
     for file in files {
@@ -77,6 +86,34 @@ pub fn read(path: &Path) -> Result<Sources, InvalidResources> {
         sources.push((file.display().to_string(), text));
     }
     Ok(sources)
+}
+
+/// What another content of a file cannot share with this one.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Of its content or of what is said about it: seconds and nanoseconds since the epoch.
+    changed: (i64, i64),
+}
+
+/// The stamps of all files; `None` where one has not settled yet, or cannot be seen.
+fn stamps(path: &Path, now: SystemTime) -> Option<Vec<Stamp>> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let settled = i64::try_from(now.checked_sub(SETTLED)?.as_secs()).ok()?;
+    let stamp = |path: PathBuf| {
+        let about = std::fs::metadata(&path).ok()?;
+        (about.ctime() < settled).then(|| Stamp {
+            path,
+            device: about.dev(),
+            inode: about.ino(),
+            length: about.size(),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })
+    };
+    files(path).ok()?.into_iter().map(stamp).collect()
 }
 
 /// Who learns from files.
@@ -132,16 +169,25 @@ pub fn load(
 }
 
 /// Watches the folder for as long as it is polled. `seen`: what the first
-/// Snapshot, revision 1, was made from.
+/// Snapshot, revision 1, was made from. Files are read again only where their
+/// stamps say that they may have changed.
 pub async fn watch(path: PathBuf, learner: Learner, discovery: Arc<Discovery>, mut seen: Sources) {
     let mut revision = 1;
+    let mut read_under = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
+        // Taken before the reading: what changes during it has another one afterwards.
+        let stamps = stamps(&path, SystemTime::now());
+        if stamps.is_some() && stamps == read_under {
+            continue;
+        }
+        read_under = stamps;
         let sources = match read(&path) {
             Ok(sources) if sources != seen => sources,
             Ok(_) => continue,
             Err(error) => {
                 tracing::debug!(%error, "resources");
+                read_under = None;
                 continue;
             }
         };
@@ -156,5 +202,34 @@ pub async fn watch(path: PathBuf, learner: Learner, discovery: Arc<Discovery>, m
             }
         }
         seen = sources;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_believed_to_be_the_same_once_its_stamp_has_settled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("mesh.yaml");
+        std::fs::write(&file, "kind: MeshConfig").expect("written");
+        let now = SystemTime::now();
+        assert_eq!(stamps(folder.path(), now), None, "it may change again");
+        let later = now + 3 * SETTLED;
+        let first = stamps(folder.path(), later).expect("settled");
+        assert_eq!(stamps(folder.path(), later).as_ref(), Some(&first));
+
+        // Another file of the same length in its place, as editors and Kubernetes do it.
+        let other = folder.path().join("other");
+        std::fs::write(&other, "kind: meshConfig").expect("written");
+        std::fs::rename(&other, &file).expect("moved");
+        let second = stamps(folder.path(), later).expect("settled");
+        assert_ne!(second, first);
+
+        std::fs::write(folder.path().join("more.yaml"), "").expect("written");
+        assert_eq!(stamps(folder.path(), later).expect("settled").len(), 2);
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(stamps(folder.path(), later).expect("settled").len(), 1);
     }
 }
