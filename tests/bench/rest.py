@@ -15,7 +15,7 @@ from pair import running_backend, running_pair
 
 def main() -> None:
     """What is at rest is told by who watches the processes."""
-    load, proxy, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    load, proxy, seconds = Path(sys.argv[1]).resolve(), sys.argv[2], float(sys.argv[3])
     peer = peers.parse(f"selvage={proxy}", None)[0]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
