@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenarios", help="names or groups, separated by commas (see --list)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--settle", type=float, default=6.0, help="seconds before memory is read: longer than the allocator keeps what is free")
+    parser.add_argument("--settle", type=float, default=6.0, help="seconds before memory is read")
     parser.add_argument(
         "--bin", type=Path, help="another selvage-proxy for the peer `selvage`; paths count from the checkout"
     )
